@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stillframe/stillframe/pkg/agent"
+	"github.com/stillframe/stillframe/pkg/agent/fsfreeze"
+	"github.com/stillframe/stillframe/pkg/agent/protocol"
+)
+
+// identityLife bounds a session: 24 h of transfer, and what comes before and after.
+const identityLife = 26 * time.Hour
+
+func runWatchdog(args []string, stderr io.Writer) int { return fsfreeze.Watchdog(args, stderr) }
+
+func runThaw(args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 {
+		return say(stderr, exitUsage, "thaw: it takes no arguments\n")
+	}
+	results, err := fsfreeze.ThawListed(context.Background(), currentSeams().runDir)
+	for _, r := range results {
+		if r.Error == "" {
+			r.Error = "thawed"
+		}
+		if status := say(stdout, exitOK, r.Mount+": "+r.Error+"\n"); status != exitOK {
+			return status
+		}
+	}
+	if err != nil {
+		return say(stderr, exitFailed, fmt.Sprintf("thaw: %v\n", err))
+	}
+	return exitOK
+}
+
+// runAgent is the whole life of an agent. It is no daemon: the process that was started is the one that serves.
+func runAgent(args []string, stdout, stderr io.Writer) int {
+	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	s, err := parseSettings(args)
+	if err != nil {
+		return say(stderr, exitUsage, fmt.Sprintf("run: %v\n%s", err, usage))
+	}
+	if _, err := unix.Setsid(); err != nil && !errors.Is(err, unix.EPERM) { // EPERM: it leads a group already
+		return say(stderr, exitFailed, fmt.Sprintf("run: leave the session: %v\n", err))
+	}
+	for _, note := range fsfreeze.Harden() {
+		say(stderr, exitOK, "note: "+note+"\n")
+	}
+	ready := readyFile{s.readyFile}
+	a, listener, line, err := start(ctx, s)
+	if err == nil {
+		if err = ready.write(line); err != nil {
+			err = errors.Join(err, listener.Close())
+		}
+	} else {
+		err = errors.Join(err, ready.write(errorLine(err)))
+	}
+	if err != nil {
+		return say(stderr, exitFailed, errorLine(err)+"\n")
+	}
+	say(stdout, exitOK, line+"\n") // a reader that has gone may still have the ready file
+	err = detach()
+	if err := errors.Join(err, a.Serve(ctx, listener), ready.remove()); err != nil {
+		return exitFailed // the standard streams are gone; the orchestrator has had its ERROR
+	}
+	return exitOK
+}
+
+// start does everything up to READY: it thaws what a dead agent left, and listens.
+func start(ctx context.Context, s settings) (*agent.Agent, net.Listener, string, error) {
+	seams := currentSeams()
+	if _, err := fsfreeze.ThawListed(ctx, seams.runDir); err != nil && !errors.Is(err, fsfreeze.ErrHeldByAnother) {
+		return nil, nil, "", err
+	}
+	own, fingerprint, err := protocol.NewIdentity(identityLife)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	options, err := guest(seams)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	options.Freezer = newFreezer(seams, s.onlyMount)
+	var config net.ListenConfig
+	inner, err := config.Listen(ctx, "tcp", net.JoinHostPort(seams.listenHost, strconv.Itoa(s.port)))
+	if err != nil {
+		return nil, nil, "", &agent.CodedError{Code: "SF3703", Err: fmt.Errorf("listen: %w", err)}
+	}
+	port := inner.Addr().(*net.TCPAddr).Port
+	return agent.New(options), tls.NewListener(inner, protocol.ServerTLS(own, s.peer)), readyLine(fingerprint, port), nil
+}
+
+// detach lets go of the standard streams of the one who started us, who may wait for their end.
+func detach() error {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	for fd := range 3 {
+		err = errors.Join(err, unix.Dup3(int(null.Fd()), fd, 0))
+	}
+	return errors.Join(err, null.Close())
+}
+
+// guest describes the system for HELLO.
+func guest(s seams) (agent.Options, error) {
+	o := agent.Options{Version: version, Uptime: uptime, VMUUID: s.vmUUID, Idle: s.idle}
+	var err error
+	if o.ExeSHA256, err = hashOf("/proc/self/exe"); err != nil {
+		return o, err
+	}
+	if o.VMUUID == "" {
+		if o.VMUUID, err = oneLine("/sys/class/dmi/id/product_uuid"); err != nil {
+			return o, &agent.CodedError{Code: "SF3704", Err: fmt.Errorf("read the VM's uuid: %w", err)}
+		}
+	}
+	if o.BootID, err = oneLine("/proc/sys/kernel/random/boot_id"); err != nil {
+		return o, fmt.Errorf("read the boot id: %w", err)
+	}
+	o.OS, err = system()
+	return o, err
+}
+
+// oneLine reads a small file of the kernel, in lower case, without white space around.
+func oneLine(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	return strings.ToLower(strings.TrimSpace(string(text))), err
+}
+
+// hashOf gives the SHA-256 of a file in hex.
+func hashOf(path string) (string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("hash the executable: %w", err)
+	}
+	h := sha256.New()
+	_, err = io.Copy(h, file)
+	if err = errors.Join(err, file.Close()); err != nil {
+		return "", fmt.Errorf("hash the executable: %w", err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// uptime is the time since boot, suspension included; 0 when the kernel does not tell.
+func uptime() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}

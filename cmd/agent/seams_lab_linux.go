@@ -1,0 +1,56 @@
+//go:build lab
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/stillframe/stillframe/pkg/agent"
+	"github.com/stillframe/stillframe/pkg/agent/fsfreeze"
+)
+
+// The seams that only lab builds have. What each replaces is unproved on real systems:
+//
+//   - STILLFRAME_LAB_VM_UUID: the VM's uuid, in place of the firmware's.
+//   - STILLFRAME_LAB_LISTEN_HOST: the address to bind, so that several guests fit on one machine.
+//   - STILLFRAME_LAB_ONLY_MOUNT: colon-separated allow-list; without any allow-list a lab build freezes nothing, so that
+//     the machine that runs the lab is never frozen.
+//   - STILLFRAME_LAB_RUN_DIR: in place of /run/stillframe.
+//   - STILLFRAME_LAB_FREEZER: unix:/path of a scripted freezer, in place of real file systems.
+//   - STILLFRAME_LAB_IDLE: how long to wait for a peer, such as 2s.
+func currentSeams() seams {
+	s := seams{
+		runDir:     "/run/stillframe",
+		vmUUID:     strings.ToLower(os.Getenv("STILLFRAME_LAB_VM_UUID")),
+		listenHost: os.Getenv("STILLFRAME_LAB_LISTEN_HOST"),
+		freezer:    os.Getenv("STILLFRAME_LAB_FREEZER"),
+	}
+	if dir := os.Getenv("STILLFRAME_LAB_RUN_DIR"); dir != "" {
+		s.runDir = dir
+	}
+	if idle, err := time.ParseDuration(os.Getenv("STILLFRAME_LAB_IDLE")); err == nil {
+		s.idle = idle
+	}
+	for _, dir := range filepath.SplitList(os.Getenv("STILLFRAME_LAB_ONLY_MOUNT")) {
+		s.onlyMount = append(s.onlyMount, filepath.Clean(dir))
+	}
+	return s
+}
+
+// newFreezer takes the allow-list of the flags and of the environment; where both are given, only what is in both.
+func newFreezer(s seams, onlyMount []string) agent.Freezer {
+	if path, ok := strings.CutPrefix(s.freezer, "unix:"); ok {
+		return &scripted{path: path}
+	}
+	switch {
+	case len(onlyMount) == 0:
+		onlyMount = s.onlyMount
+	case len(s.onlyMount) > 0:
+		onlyMount = slices.DeleteFunc(onlyMount, func(dir string) bool { return !slices.Contains(s.onlyMount, dir) })
+	}
+	return fsfreeze.New(fsfreeze.Options{Bound: fsfreeze.Bound{OnlyMount: onlyMount}, RunDir: s.runDir})
+}

@@ -1,0 +1,57 @@
+package main
+
+// report is what the demo reads of the object that `stillframe run -o json` prints.
+type report struct {
+	APIVersion string `json:"api_version"`
+	RunID      string `json:"run_id"`
+	VM         struct {
+		Name         string `json:"name"`
+		Moref        string `json:"moref"`
+		InstanceUUID string `json:"instance_uuid"`
+	} `json:"vm"`
+	Verdict struct {
+		Level   string   `json:"level"`
+		Reasons []string `json:"reasons"`
+	} `json:"verdict"`
+	Window struct {
+		Mode               string   `json:"mode"`
+		BudgetSeconds      float64  `json:"budget_seconds"`
+		HeldAtMostSeconds  *float64 `json:"held_at_most_seconds"`
+		HeldByGuestSeconds *float64 `json:"held_by_guest_seconds"`
+		Phases             []phase  `json:"phases"`
+	} `json:"window"`
+	Snapshot struct {
+		Name        string   `json:"name"`
+		Moref       string   `json:"moref"`
+		TaskSeconds *float64 `json:"task_seconds"`
+		Removed     bool     `json:"removed"`
+	} `json:"snapshot"`
+	Guest struct {
+		Road         string    `json:"road"`
+		Channel      string    `json:"channel"`
+		AgentVersion string    `json:"agent_version"`
+		Attempts     []attempt `json:"attempts"`
+	} `json:"guest"`
+	Findings []finding `json:"findings"`
+}
+
+type phase struct {
+	Name            string  `json:"name"`
+	StartSeconds    float64 `json:"start_seconds"`
+	DurationSeconds float64 `json:"duration_seconds"`
+}
+
+type attempt struct {
+	Road    string  `json:"road"`
+	Stage   string  `json:"stage"`
+	OK      bool    `json:"ok"`
+	Code    string  `json:"code"`
+	Seconds float64 `json:"seconds"`
+}
+
+type finding struct {
+	Code     string   `json:"code"`
+	Title    string   `json:"title"`
+	Evidence []string `json:"evidence"`
+	Next     []string `json:"next"`
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/stillframe/stillframe/pkg/backup"
+)
+
+// Exit statuses; the table is in docs/cli.md.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitDegraded    = 3
+	exitNoMatch     = 4
+	exitAuth        = 6
+	exitPreflight   = 7
+	exitBudget      = 9
+	exitRecovery    = 13
+	exitInterrupted = 130
+)
+
+// exitByCode are the codes whose failure has an exit status of its own; all others are exitFailed.
+var exitByCode = map[string]int{
+	"SF1001": exitUsage, "SF1002": exitUsage, "SF1003": exitUsage,
+	"SF2009": exitNoMatch, "SF2010": exitNoMatch,
+	"SF2001": exitAuth, "SF2003": exitAuth, "SF2101": exitAuth, "SF3001": exitAuth, "SF3104": exitAuth, "SF3604": exitAuth,
+	"SF2111": exitPreflight, "SF2112": exitPreflight, "SF2119": exitPreflight, "SF3601": exitPreflight,
+	"SF3602": exitPreflight, "SF3609": exitPreflight, "SF4011": exitPreflight,
+}
+
+// exitOf gives the exit status of an error.
+func exitOf(err error) int {
+	if errors.Is(err, errInterrupted) {
+		return exitInterrupted
+	}
+	if status, ok := exitByCode[codeOf(err)]; ok {
+		return status
+	}
+	return exitFailed
+}
+
+// exitOfRun gives the exit status of a run: what is left behind first, then what happened to the guest, then the
+// outcome.
+func exitOfRun(r backup.Result, err error) int {
+	switch {
+	case len(r.Leftovers) > 0:
+		return exitRecovery
+	case r.Window.SelfReleased || r.OverBudget():
+		return exitBudget
+	case r.Outcome == backup.Aborted:
+		return exitInterrupted
+	case err != nil:
+		return exitOf(err)
+	case r.Outcome == backup.OK:
+		return exitOK
+	case r.Outcome == backup.Degraded:
+		return exitDegraded
+	}
+	return exitFailed
+}
+
+func codeOf(err error) string {
+	var coded interface{ Code() string }
+	if errors.As(err, &coded) {
+		return coded.Code()
+	}
+	return ""
+}

@@ -1,0 +1,58 @@
+// Command stillframe takes application-consistent snapshots of running VMs within a budget of 20 s.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// version is set by the build.
+var version = "dev"
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr, os.Getenv))
+}
+
+// run builds the command tree and runs one command; it returns the exit status. The first SIGINT or SIGTERM ends the
+// run in good order - a held guest is thawed first -, the second one also ends the wait for a late snapshot task.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer, getenv func(string) string) int {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	giveUp := make(chan struct{})
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	go func() {
+		for n := 0; ; n++ {
+			select {
+			case <-signals:
+			case <-ctx.Done():
+				if n == 0 {
+					return
+				}
+				<-signals
+			}
+			switch n {
+			case 0:
+				say(stderr, "interrupted: a held guest is thawed first, then the run is cleaned up and ends; once more ends the wait for a late snapshot task")
+				cancel(errInterrupted)
+			case 1:
+				close(giveUp)
+				return
+			}
+		}
+	}()
+	c := &cli{stdout: stdout, stderr: stderr, getenv: getenv, giveUp: giveUp}
+	root := c.root() //nolint:contextcheck // cobra hands ctx to each command's RunE
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	if err := root.ExecuteContext(ctx); err != nil {
+		explain(stderr, err)
+		return exitOf(err)
+	}
+	return c.exit
+}

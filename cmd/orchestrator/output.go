@@ -1,0 +1,96 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/stillframe/stillframe/pkg/backup"
+)
+
+// writeJSON prints one object.
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// barWidth is how many characters the 20 s band is wide.
+const barWidth = 50
+
+// writeTable prints a run for people.
+func writeTable(w io.Writer, r backup.Result) error {
+	var b strings.Builder
+	line := func(format string, a ...any) { b.WriteString(printable(fmt.Sprintf(format, a...)) + "\n") }
+	line("run      %s   outcome %s", r.RunID, strings.ToUpper(string(r.Outcome)))
+	if r.VM.Name != "" {
+		line("vm       %s (%s)", r.VM.Path, r.VM.Moref)
+	}
+	line("level    %s%s", r.Verdict.Level, cause(r))
+	for _, reason := range r.Verdict.Reasons {
+		line("         - %s", reason)
+	}
+	if len(r.Window.Phases) > 0 {
+		line("held     %s by the guest's clock, at most %s by ours, budget %.0f s",
+			known(r.Window.HeldByGuestSeconds), known(r.Window.HeldAtMostSeconds), r.Window.BudgetSeconds)
+		line("")
+		timeline(line, r.Window)
+		line("")
+		line("snapshot %s   task %.3f s   removed: %v", r.Snapshot.Name, r.Snapshot.TaskSeconds, r.Snapshot.Removed)
+	}
+	for _, a := range r.Guest.Attempts {
+		state := "ok"
+		if !a.OK {
+			state = "FAILED " + a.Code + " " + a.Text
+		}
+		line("guest    %-9s %-8s %7.3f s  %s", a.Road, a.Stage, a.Seconds, state)
+	}
+	for _, f := range r.Findings {
+		line("finding  %s %s", f.Code, f.Title)
+		for _, e := range f.Evidence {
+			line("         seen: %s", e)
+		}
+		for _, n := range f.Next {
+			line("         try:  %s", n)
+		}
+	}
+	for _, l := range r.Leftovers {
+		line("LEFT     %s", l)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// timeline draws the phases against the 20 s band: the bar is the budget, so what passes its end is beyond it.
+func timeline(line func(string, ...any), w backup.Window) {
+	scale := float64(barWidth) / w.BudgetSeconds
+	at := func(seconds float64) int { return min(max(int(seconds*scale+0.5), 0), barWidth+8) }
+	line("%-16s 0 s%s| %.0f s", "", strings.Repeat(" ", barWidth-4), w.BudgetSeconds)
+	for _, p := range w.Phases {
+		if p.StartSeconds < 0 {
+			line("%-16s %s %8.3f s before GO, nothing held", p.Name, strings.Repeat(" ", barWidth), p.DurationSeconds)
+			continue
+		}
+		from, to := at(p.StartSeconds), at(p.StartSeconds+p.DurationSeconds)
+		bar := strings.Repeat(".", min(from, barWidth)) + strings.Repeat("#", max(to-from, 1))
+		if len(bar) < barWidth {
+			bar += strings.Repeat(".", barWidth-len(bar))
+		}
+		line("%-16s %s %8.3f s", p.Name, bar, p.DurationSeconds)
+	}
+}
+
+func cause(r backup.Result) string {
+	if r.Verdict.Cause == "" {
+		return ""
+	}
+	return " (" + string(r.Verdict.Cause) + ")"
+}
+
+func known(seconds *float64) string {
+	if seconds == nil {
+		return "not known"
+	}
+	return fmt.Sprintf("%.3f s", *seconds)
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/stillframe/stillframe/pkg/advice"
+	"github.com/stillframe/stillframe/pkg/backup"
+	"github.com/stillframe/stillframe/pkg/freezewindow"
+)
+
+func sample() backup.Result {
+	return backup.Result{
+		RunID: "run", Outcome: backup.Failed,
+		VM:      backup.VM{Name: "vm", Path: "/DC0/vm/\x1b[31mvm", Moref: "vm-1"},
+		Verdict: backup.Verdict{Level: freezewindow.Crash, Cause: freezewindow.CauseSnapshotSlow, Reasons: []string{"it was slow"}},
+		Window: backup.Window{
+			BudgetSeconds: 20, HeldByGuestSeconds: new(17.0),
+			Phases: []backup.Phase{{Name: "prepare", StartSeconds: -1, DurationSeconds: 1}, {Name: "freeze", DurationSeconds: 1}, {Name: "snapshot_create", StartSeconds: 1, DurationSeconds: 30}},
+		},
+		Findings: []advice.Finding{advice.Explain("SF4014", "seen")},
+	}
+}
+
+func TestTable(t *testing.T) {
+	var b bytes.Buffer
+	if err := writeTable(&b, sample()); err != nil {
+		t.Fatal(err)
+	}
+	text := b.String()
+	for _, want := range []string{"outcome FAILED", "level    crash (snapshot_slow)", "- it was slow", "17.000 s by the guest's clock, at most not known by ours", "SF4014", "| 20 s"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the table lacks %q:\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "\x1b") {
+		t.Error("a control character of a VM's name reached the terminal")
+	}
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "snapshot_create") && len(line) > 100 {
+			t.Errorf("a bar is not bounded: %q", line)
+		}
+	}
+}
+
+func TestExitOfRun(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		change func(*backup.Result)
+		err    error
+		want   int
+	}{
+		{"consistent", func(r *backup.Result) { r.Outcome, r.Verdict.Cause = backup.OK, "" }, nil, exitOK},
+		{"budget spent", func(*backup.Result) {}, nil, exitBudget},
+		{"guest released itself", func(r *backup.Result) { r.Verdict.Cause, r.Window.SelfReleased = freezewindow.CauseLinkLost, true }, nil, exitBudget},
+		{"released itself while interrupted", func(r *backup.Result) { r.Outcome, r.Window.SelfReleased = backup.Aborted, true }, nil, exitBudget},
+		{"interrupted", func(r *backup.Result) {
+			r.Outcome, r.Verdict.Cause = backup.Aborted, freezewindow.CauseCancelled
+		}, errInterrupted, exitInterrupted},
+		{"lower level kept", func(r *backup.Result) {
+			r.Outcome, r.Verdict.Cause = backup.Degraded, freezewindow.CauseSnapshotFailed
+		}, nil, exitDegraded},
+		{"failed", func(r *backup.Result) { r.Verdict.Cause = freezewindow.CauseSnapshotFailed }, nil, exitFailed},
+		{"left something", func(r *backup.Result) { r.Leftovers = []string{"snapshot"} }, nil, exitRecovery},
+		{"no VM", func(r *backup.Result) { r.Verdict.Cause = "" }, &backup.Refusal{SF: "SF2009", Err: errors.New("none")}, exitNoMatch},
+		{"error without a code", func(r *backup.Result) { r.Verdict.Cause = "" }, errors.New("odd"), exitFailed},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := sample()
+			tc.change(&r)
+			if got := exitOfRun(r, tc.err); got != tc.want {
+				t.Errorf("exitOfRun = %d, want %d", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestUsage holds every command line that cannot be understood to status 2 and an error with its code.
+func TestUsage(t *testing.T) {
+	for _, args := range [][]string{
+		{"rn"},
+		{"run", "x"},
+		{"run", "--no-such-flag"},
+		{"version", "x"},
+		{"run", "-o", "yaml"},
+		{"run"},
+		{"run", "--vm", "x"},
+		{"run", "--vm", "x", "--window-only", "--on-degrade", "retry"},
+		{"run", "--vm", "x", "--window-only"},
+		{"run", "--vm", "x", "--window-only", "--late-limit", "0s"},
+	} {
+		var stdout, stderr bytes.Buffer
+		if got := run(t.Context(), args, &stdout, &stderr, func(string) string { return "" }); got != exitUsage {
+			t.Errorf("%q ends with %d, want %d", args, got, exitUsage)
+		}
+		if stdout.Len() > 0 || !strings.Contains(stderr.String(), "(SF100") || !strings.Contains(stderr.String(), "try: ") {
+			t.Errorf("%q prints %q and %q, want an error with code and advice on standard error only", args, stdout.String(), stderr.String())
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	for _, args := range [][]string{{"version"}, {"version", "-o", "json"}} {
+		var stdout, stderr bytes.Buffer
+		if got := run(t.Context(), args, &stdout, &stderr, func(string) string { return "" }); got != exitOK || !strings.Contains(stdout.String(), version) {
+			t.Errorf("%q ends with %d and prints %q %q", args, got, stdout.String(), stderr.String())
+		}
+	}
+}

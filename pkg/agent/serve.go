@@ -1,0 +1,203 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/stillframe/stillframe/pkg/agent/protocol"
+)
+
+// Options are what an Agent needs. Freezer and the identity are required.
+type Options struct {
+	// Version, ExeSHA256 (hex), VMUUID, BootID and OS are told in HELLO.
+	Version, ExeSHA256, VMUUID, BootID string
+	OS                                 protocol.OS
+	// Uptime is the time since the guest booted.
+	Uptime  func() time.Duration
+	Freezer Freezer
+	// Idle is how long the agent waits for an authenticated peer; 0 means 60 s.
+	Idle time.Duration
+}
+
+// Agent serves one orchestrator: it prepares, freezes and thaws as it is told, and thaws by itself when nobody tells.
+type Agent struct {
+	o      Options
+	start  time.Time
+	state  State
+	timers [Timers]time.Duration // since start, 0 = off
+	events chan timed
+	gone   chan struct{}
+	left   bool
+
+	met     map[int]*link // connections on which the reducer decides right now
+	present *link
+	session string // the session that q counts in
+	q       uint64
+
+	calls chan func() // Prepare, Freeze and Release, one after the other
+	group sync.WaitGroup
+	ring  ring
+	gap   gap
+	gc    int
+}
+
+type timed struct {
+	at    time.Time
+	link  int // of a LinkLost or Msg, 0 for all else
+	event Event
+}
+
+// New makes an Agent; it does nothing before Serve.
+func New(o Options) *Agent {
+	return &Agent{o: o, events: make(chan timed, ringEntries), gone: make(chan struct{}), met: map[int]*link{}, calls: make(chan func(), 16)}
+}
+
+// Serve accepts connections of l, which must already demand the one peer's certificate (protocol.ServerTLS), and serves
+// them until the session is over or nobody came in time; then it returns nil. When ctx ends, a hold is released first.
+// Serve closes l and the Freezer.
+func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
+	a.start = time.Now()
+	detached := context.WithoutCancel(ctx)
+	a.group.Go(func() { a.accept(detached, l) })
+	a.group.Go(func() {
+		for call := range a.calls {
+			call()
+		}
+	})
+	var commands []Command
+	a.state, commands = Start(Self{a.o.Version, a.o.ExeSHA256, a.o.VMUUID, a.o.BootID, a.o.OS}, a.o.Idle)
+	a.do(detached, commands)
+	stop := ctx.Done()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for !a.left {
+		timer.Reset(time.Until(a.start.Add(a.earliest())))
+		select {
+		case e := <-a.events:
+			a.take(detached, e)
+		case <-timer.C:
+			a.fire(detached, time.Now())
+		case <-stop:
+			stop = nil
+			a.step(detached, time.Now(), ServiceStop{})
+		}
+	}
+	err := l.Close()
+	close(a.gone)
+	close(a.calls)
+	a.hangUp()
+	a.group.Wait()
+	return errors.Join(err, a.o.Freezer.Close())
+}
+
+func (a *Agent) earliest() time.Duration {
+	next := time.Since(a.start) + time.Hour
+	for _, at := range a.timers {
+		if at > 0 {
+			next = min(next, at)
+		}
+	}
+	return next
+}
+
+func (a *Agent) fire(ctx context.Context, now time.Time) {
+	for i, at := range a.timers {
+		if at > 0 && a.timers[i] == at && at <= now.Sub(a.start) {
+			a.timers[i] = 0
+			a.step(ctx, now, Fired{Timer(i)})
+		}
+	}
+}
+
+// take drops what comes from a connection that is not the present one any more.
+func (a *Agent) take(ctx context.Context, e timed) {
+	if e.link != 0 && (a.present == nil || a.present.id != e.link) {
+		return
+	}
+	switch event := e.event.(type) {
+	case linkMet:
+		a.met[event.hello.Link] = event.link
+		a.step(ctx, e.at, event.hello)
+	case LinkLost:
+		a.hangUp()
+		a.step(ctx, e.at, event)
+	default:
+		a.step(ctx, e.at, event)
+	}
+}
+
+func (a *Agent) step(ctx context.Context, at time.Time, e Event) {
+	a.ring.note(at.Sub(a.start), e)
+	var commands []Command
+	a.state, commands = Step(a.state, at.Sub(a.start), e)
+	a.do(ctx, commands)
+}
+
+func (a *Agent) do(ctx context.Context, commands []Command) {
+	for _, c := range commands {
+		switch c := c.(type) {
+		case Adopt:
+			a.adopt(c.Link)
+		case Refuse:
+			a.refuse(c)
+		case Send:
+			a.send(c.M)
+		case SetTimer:
+			a.timers[c.Timer] = c.At
+		case StopTimer:
+			a.timers[c.Timer] = 0
+		case Leave:
+			a.left = true
+		case Prepare, Freeze, Thaw, Release:
+			a.call(ctx, c)
+		}
+	}
+}
+
+// call runs one effect of the Freezer beside the loop: Thaw at once, the others one after the other.
+func (a *Agent) call(ctx context.Context, c Command) {
+	switch c := c.(type) {
+	case Prepare:
+		a.calls <- func() {
+			p, err := a.o.Freezer.Prepare(ctx, PrepareRequest(c))
+			runtime.GC()
+			a.post(0, PreparedEvent{p.Volumes, err})
+		}
+	case Freeze:
+		a.gc = debug.SetGCPercent(-1) // no collection while anything is held; the heap is a few MiB
+		a.gap.begin(&a.group)
+		a.calls <- func() {
+			a.post(0, FreezeEnded{a.o.Freezer.Freeze(ctx, func() { a.post(0, HoldStarted{}) })})
+		}
+	case Thaw:
+		a.group.Go(func() {
+			results := a.o.Freezer.Thaw(ctx)
+			at := time.Now()
+			a.postAt(at, 0, ThawEnded{results, a.gap.end(), a.ring.entries()})
+		})
+	case Release:
+		if a.gc != 0 {
+			debug.SetGCPercent(a.gc)
+			a.gc = 0
+		}
+		a.calls <- func() {
+			if err := a.o.Freezer.Close(); err != nil {
+				a.ring.note(time.Since(a.start), err)
+			}
+		}
+	}
+}
+
+func (a *Agent) post(link int, e Event) { a.postAt(time.Now(), link, e) }
+
+func (a *Agent) postAt(at time.Time, link int, e Event) {
+	select {
+	case a.events <- timed{at, link, e}:
+	case <-a.gone:
+	}
+}

@@ -1,0 +1,194 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/stillframe/stillframe/pkg/agent/protocol"
+)
+
+// StateName is where the agent's session stands, in the words of the protocol.
+type StateName string
+
+// The states.
+const (
+	Idle     StateName = "IDLE"
+	Arming   StateName = "ARMING"
+	Ready    StateName = "READY"
+	Freezing StateName = "FREEZING"
+	Frozen   StateName = "FROZEN"
+	Thawing  StateName = "THAWING"
+	Open     StateName = "OPEN"
+	Closed   StateName = "CLOSED"
+)
+
+// Timer names one timer of the session.
+type Timer uint8
+
+// The timers.
+const (
+	// TimerIdle ends an agent to which nobody speaks.
+	TimerIdle Timer = iota
+	// TimerArm, TimerReady and TimerPrehold bound ARMING, READY, and FREEZING before anything is held.
+	TimerArm
+	TimerReady
+	TimerPrehold
+	// TimerDeadman thaws whatever anybody says.
+	TimerDeadman
+	// TimerThawing bounds the wait for the release.
+	TimerThawing
+	// TimerSilence bounds the time without a word where nothing is held; TimerOpen the whole of OPEN.
+	TimerSilence
+	TimerOpen
+	// TimerLeave ends the process after the session.
+	TimerLeave
+)
+
+// Timers are as many.
+const Timers = int(TimerLeave) + 1
+
+// ExpiredBy says who released the guest when it was not THAW.
+type ExpiredBy string
+
+// The reasons for a release without THAW, in the words of the protocol.
+const (
+	NotExpired       ExpiredBy = "none"
+	ByDeadman        ExpiredBy = "deadman"
+	ByLinkLost       ExpiredBy = "link_lost"
+	ByServiceStop    ExpiredBy = "service_stop"
+	BySystem         ExpiredBy = "system"
+	maxVolumesListed           = 256
+)
+
+// State is the whole memory of the agent. Times are since the agent's start.
+type State struct {
+	Name StateName
+	// Self is what the agent says of itself in HELLO; it never changes.
+	Self Self
+
+	// Session, Epoch, LastQ and Version belong to the peer that was last let in.
+	Session string
+	Epoch   uint64
+	LastQ   uint64
+	Linked  bool
+
+	// Deadman is the dead-man of the armed session: the lower of the compiled and the asked one.
+	Deadman time.Duration
+	Mode    string
+	Volumes []protocol.Volume
+
+	// Go is the id of the present freeze; Used are the ids that must not freeze again, GoTimes when freezes were asked.
+	Go      uint64
+	Used    []uint64
+	GoTimes []time.Duration
+
+	GoAt, HoldAt, FrozenAt, ThawAt, ReleasedAt time.Duration
+	Holding                                    bool // the first hold has begun and the last release has not ended
+	ReachedAll                                 bool // everything was held
+	FreezeRuns                                 bool // the freezer's Freeze has not returned yet
+	ThawsRun                                   int  // calls of the freezer's Thaw that have not returned yet
+	WasHeld                                    bool
+	Expired                                    ExpiredBy
+	Results                                    []protocol.ThawResult
+	// Stored is the THAWED to repeat when asked again.
+	Stored *protocol.Thawed
+	// Stopping is true when the process was asked to end; Ending when the session's end was answered.
+	Stopping, Ending bool
+
+	// Dropped counts frames that changed nothing: replayed, of an old session, or without meaning here.
+	Dropped int
+	last    time.Duration
+}
+
+// Self is what the agent knows of itself and of its guest.
+type Self struct {
+	Version, ExeSHA256, VMUUID, BootID string
+	OS                                 protocol.OS
+}
+
+// Event is what can happen to the agent. The types below are all there are.
+type Event interface{ event() }
+
+type (
+	// Hello is the first frame of a new connection, Link its number.
+	Hello struct {
+		Link    int
+		M       *protocol.Hello
+		Volumes []protocol.Volume
+		Uptime  time.Duration
+	}
+	// Msg is any other frame of the present connection; M is an Envelope when the word is unknown.
+	Msg struct{ M protocol.Message }
+	// PreparedEvent ends ARMING.
+	PreparedEvent struct {
+		Volumes []protocol.Volume
+		Err     error
+	}
+	// HoldStarted comes right before the first hold.
+	HoldStarted struct{}
+	// FreezeEnded says that Freeze returned.
+	FreezeEnded struct{ Err error }
+	// ThawEnded says that Thaw returned.
+	ThawEnded struct {
+		Results []protocol.ThawResult
+		MaxGap  time.Duration
+		Trace   []protocol.TraceEntry
+	}
+	// Fired says that a timer fired.
+	Fired struct{ Timer Timer }
+	// LinkLost says that the present connection ended.
+	LinkLost struct{}
+	// ServiceStop says that the process is asked to end.
+	ServiceStop struct{}
+)
+
+func (Hello) event()         {}
+func (Msg) event()           {}
+func (PreparedEvent) event() {}
+func (HoldStarted) event()   {}
+func (FreezeEnded) event()   {}
+func (ThawEnded) event()     {}
+func (Fired) event()         {}
+func (LinkLost) event()      {}
+func (ServiceStop) event()   {}
+
+// Command is what the reducer asks of its driver. The types below are all there are.
+type Command interface{ command() }
+
+type (
+	// Adopt makes a new connection the present one and ends the former; Refuse ends it with a last word.
+	Adopt  struct{ Link int }
+	Refuse struct {
+		Link int
+		M    *protocol.Error
+	}
+	// Send writes a word on the present connection.
+	Send struct{ M protocol.Message }
+	// Prepare, Freeze, Thaw and Release call the Freezer; Release is its Close.
+	Prepare struct {
+		Volumes []string
+		Deadman time.Duration
+	}
+	Freeze  struct{}
+	Thaw    struct{}
+	Release struct{}
+	// SetTimer arms a timer for a time since the agent's start, in place of an earlier one of that name.
+	SetTimer struct {
+		Timer Timer
+		At    time.Duration
+	}
+	// StopTimer disarms a timer.
+	StopTimer struct{ Timer Timer }
+	// Leave ends the process, after the last words are written.
+	Leave struct{}
+)
+
+func (Adopt) command()     {}
+func (Refuse) command()    {}
+func (Send) command()      {}
+func (Prepare) command()   {}
+func (Freeze) command()    {}
+func (Thaw) command()      {}
+func (Release) command()   {}
+func (SetTimer) command()  {}
+func (StopTimer) command() {}
+func (Leave) command()     {}

@@ -1,0 +1,70 @@
+// Package backup does one run in one straight line.
+package backup
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/stillframe/stillframe/pkg/freezewindow"
+	"github.com/stillframe/stillframe/pkg/guest"
+	"github.com/stillframe/stillframe/pkg/inventory"
+)
+
+// OnDegrade is what happens when a window proved less than a consistent snapshot.
+type OnDegrade string
+
+// The policies. A one-shot run does not know retry, because it never waits ten minutes for the next window.
+const (
+	Fail OnDegrade = "fail"
+	Keep OnDegrade = "keep"
+)
+
+// Plan is what one run will do.
+type Plan struct {
+	// RunID names the run, Epoch its installation at this moment; both are part of the snapshot's name.
+	RunID string
+	Epoch uint64
+	// VM is what the operator wrote: inventory path, moref, instance UUID or name.
+	VM string
+	// Volumes are the mount points to freeze; empty means all that are supported.
+	Volumes   []string
+	OnDegrade OnDegrade
+	Budget    freezewindow.Budget
+	// LateLimit bounds the wait for a snapshot task that had not ended with the window; GiveUp, when closed, ends it at
+	// once. What is left is named in the result.
+	LateLimit time.Duration
+	GiveUp    <-chan struct{}
+	// Description goes into the snapshot's description.
+	Description string
+}
+
+// SnapshotName is the name that makes the snapshot ours, known before the snapshot is asked for.
+func (p Plan) SnapshotName() string { return fmt.Sprintf("%s%s-%d", SnapshotPrefix, p.RunID, p.Epoch) }
+
+// SnapshotPrefix begins the name of every snapshot of ours.
+const SnapshotPrefix = "stillframe-"
+
+// Hypervisor is what a run needs of vCenter or of an ESXi host.
+type Hypervisor interface {
+	Find(ctx context.Context, query string) (inventory.VM, error)
+	// Prepare makes everything ready for the one call of the window.
+	Prepare(ctx context.Context, vm inventory.VM, name, description string) (Snapshot, error)
+	// Ready makes sure that the session is alive and its connections warm; it is called right before GO.
+	Ready(ctx context.Context) error
+	// Remove removes a snapshot; one that is gone is removed. unsettled is not empty when disks still need consolidation.
+	Remove(ctx context.Context, s inventory.Snapshot) (unsettled string, err error)
+	// FindSnapshots lists the VM's snapshots whose name begins with prefix.
+	FindSnapshots(ctx context.Context, vm inventory.VM, prefix string) ([]inventory.Snapshot, error)
+}
+
+// Snapshot is a prepared snapshot.
+type Snapshot interface {
+	freezewindow.Snapshotter
+	Close(ctx context.Context) error
+}
+
+// Guests opens the way into a guest. The Deployment is never nil: it tells every attempt.
+type Guests interface {
+	Open(ctx context.Context, vm inventory.VM, run string, epoch uint64) (*guest.Deployment, error)
+}

@@ -1,0 +1,163 @@
+package backup
+
+import (
+	"time"
+
+	"github.com/stillframe/stillframe/pkg/advice"
+	"github.com/stillframe/stillframe/pkg/freezewindow"
+)
+
+// APIVersion is the version of Result's JSON form. Fields are only ever added to it.
+const APIVersion = "stillframe/v1"
+
+// Outcome is how a run ended under its policy.
+type Outcome string
+
+// The outcomes.
+const (
+	OK       Outcome = "ok"
+	Degraded Outcome = "degraded"
+	Failed   Outcome = "failed"
+	Aborted  Outcome = "aborted"
+)
+
+// Result is the truth about one run, as "stillframe run -o json" prints it.
+type Result struct {
+	APIVersion string    `json:"api_version"`
+	RunID      string    `json:"run_id"`
+	StartedAt  time.Time `json:"started_at"`
+	// Outcome and the error are this run's end under its policy; the verdict is what was proved.
+	Outcome  Outcome          `json:"outcome"`
+	VM       VM               `json:"vm"`
+	Verdict  Verdict          `json:"verdict"`
+	Window   Window           `json:"window"`
+	Snapshot Snap             `json:"snapshot"`
+	Guest    Guest            `json:"guest"`
+	Writers  []Writer         `json:"writers"`
+	Findings []advice.Finding `json:"findings"`
+	// Leftovers names what this run made and could not remove.
+	Leftovers []string `json:"leftovers"`
+}
+
+// VM names the machine.
+type VM struct {
+	Name         string `json:"name"`
+	Path         string `json:"path"`
+	Moref        string `json:"moref"`
+	InstanceUUID string `json:"instance_uuid"`
+}
+
+// Verdict is what the window proved.
+type Verdict struct {
+	Level   freezewindow.Level `json:"level"`
+	Cause   freezewindow.Cause `json:"cause"`
+	Reasons []string           `json:"reasons"`
+}
+
+// Window is how long the guest was held. The two hold figures are null when they are not known.
+type Window struct {
+	Mode               freezewindow.Mode `json:"mode"`
+	BudgetSeconds      float64           `json:"budget_seconds"`
+	HeldAtMostSeconds  *float64          `json:"held_at_most_seconds"`
+	HeldByGuestSeconds *float64          `json:"held_by_guest_seconds"`
+	// SelfReleased is true when the guest let go by itself.
+	SelfReleased  bool     `json:"self_released"`
+	OverrunByStun bool     `json:"overrun_by_stun"`
+	LinkLosses    int      `json:"link_losses"`
+	RTTSeconds    float64  `json:"rtt_seconds"`
+	Volumes       []string `json:"volumes"`
+	Phases        []Phase  `json:"phases"`
+	// overBudget is true when the hold was longer than the budget.
+	overBudget bool
+}
+
+// Phase is one phase; StartSeconds counts from the moment before GO, so what was prepared before is negative.
+type Phase struct {
+	Name            string  `json:"name"`
+	StartSeconds    float64 `json:"start_seconds"`
+	DurationSeconds float64 `json:"duration_seconds"`
+}
+
+// Snap is the vSphere snapshot. TaskSeconds is the time vCenter says that it spent, 0 when it did not say.
+type Snap struct {
+	Name        string  `json:"name"`
+	Moref       string  `json:"moref"`
+	TaskSeconds float64 `json:"task_seconds"`
+	Late        bool    `json:"late"`
+	Removed     bool    `json:"removed"`
+}
+
+// Guest is how we got in.
+type Guest struct {
+	Road         string    `json:"road"`
+	Channel      string    `json:"channel"`
+	AgentVersion string    `json:"agent_version"`
+	OS           string    `json:"os"`
+	Attempts     []Attempt `json:"attempts"`
+}
+
+// Attempt is one try at one stage of one road.
+type Attempt struct {
+	Road    string  `json:"road"`
+	Stage   string  `json:"stage"`
+	OK      bool    `json:"ok"`
+	Code    string  `json:"code"`
+	Text    string  `json:"text,omitempty"`
+	Seconds float64 `json:"seconds"`
+}
+
+// Writer is one VSS writer after the freeze (Windows).
+type Writer struct {
+	Name       string `json:"name"`
+	ClassID    string `json:"class_id"`
+	InstanceID string `json:"instance_id"`
+	State      int    `json:"state"`
+	FailureHR  string `json:"failure_hr"`
+	Required   bool   `json:"required"`
+}
+
+func newResult(p Plan) Result {
+	return Result{
+		APIVersion: APIVersion, RunID: p.RunID, StartedAt: time.Now().UTC(), Outcome: Failed,
+		Verdict:  Verdict{Level: freezewindow.Unproved, Reasons: []string{}},
+		Window:   Window{BudgetSeconds: p.Budget.Hold.Seconds(), Phases: []Phase{}, Volumes: []string{}},
+		Snapshot: Snap{Name: p.SnapshotName()},
+		Guest:    Guest{Attempts: []Attempt{}},
+		Writers:  []Writer{}, Findings: []advice.Finding{}, Leftovers: []string{},
+	}
+}
+
+// OverBudget says whether a writer was, or may have been, held for longer than the budget, or the thaw had to be sent
+// because the budget was spent.
+func (r Result) OverBudget() bool {
+	return r.Window.overBudget || r.Verdict.Cause == freezewindow.CauseSnapshotSlow || r.Verdict.Cause == freezewindow.CauseFreezeSlow ||
+		r.Verdict.Cause == freezewindow.CauseNoTime
+}
+
+// report takes over what the window found.
+func (r *Result) report(w freezewindow.Report, prepared time.Duration) {
+	r.Verdict = Verdict{Level: w.Verdict.Level, Cause: w.Verdict.Cause, Reasons: w.Verdict.Reasons}
+	r.Window.Mode = w.Mode
+	r.Window.SelfReleased, r.Window.OverrunByStun, r.Window.LinkLosses = w.SelfReleased, w.OverrunByStun(), w.LinkLosses
+	r.Window.overBudget = w.OverBudget()
+	if w.HeldAtMostKnown {
+		r.Window.HeldAtMostSeconds = new(w.HeldAtMost.Seconds())
+	}
+	if w.HeldByGuestKnown {
+		r.Window.HeldByGuestSeconds = new(w.HeldByGuest.Seconds())
+	}
+	r.Window.Phases = []Phase{{"prepare", -prepared.Seconds(), prepared.Seconds()}}
+	for _, p := range w.Phases {
+		r.Window.Phases = append(r.Window.Phases, Phase{p.Name, p.Start.Seconds(), p.Duration.Seconds()})
+	}
+	r.Snapshot.Moref, r.Snapshot.Late = w.Snapshot.Moref, w.Late
+	r.Snapshot.TaskSeconds = w.Timing.Task().Seconds()
+	for _, x := range w.Release.Writers {
+		r.Writers = append(r.Writers, Writer{x.Name, x.ClassID, x.InstanceID, x.State, x.Failure, x.Required})
+	}
+}
+
+// find adds a finding.
+func (r *Result) find(code string, evidence ...string) {
+	r.Findings = append(r.Findings, advice.Explain(advice.Code(code), evidence...))
+}

@@ -1,0 +1,146 @@
+package freezewindow
+
+import (
+	"time"
+
+	"github.com/stillframe/stillframe/pkg/inventory"
+)
+
+// Event is what can happen to a window. The types of this file are all there are.
+type Event interface{ event() }
+
+// Start opens the window.
+type Start struct{ Ready Ready }
+
+// Ready is what is known when everything slow is done.
+type Ready struct {
+	// Go is the id of this freeze, unique for the life of the agent.
+	Go uint64
+	// Mode is the hold mode that the agent prepared.
+	Mode Mode
+	// Left is how long the agent still stays ready.
+	Left time.Duration
+	// Need is the least time worth a snapshot: max(p50 of this VM, MinNeed). 0 means MinNeed.
+	Need time.Duration
+	// Armed is true when the task watcher waits and every token is held.
+	Armed bool
+	// Volumes are the mount points or volume ids that will be held.
+	Volumes []string
+	// Writers are the class ids of the writers that must be well (Windows).
+	Writers []string
+	// Name is the snapshot's name.
+	Name string
+}
+
+// GuestFrozen is FROZEN: everything is held.
+type GuestFrozen struct {
+	Go   uint64
+	Mode Mode
+	// Hold is the age of the hold, SinceGo the time since the guest read GO, both when the word was written.
+	Hold, SinceGo time.Duration
+	// IO is the age of the hold inside CommitSnapshots in mode io.
+	IO time.Duration
+	// Left is the time until the guest's dead-man.
+	Left time.Duration
+}
+
+// GuestThawed is THAWED: everything is released.
+type GuestThawed struct {
+	Go    uint64
+	Final bool
+	Release
+}
+
+// Release is what the guest says of the end of its hold.
+type Release struct {
+	// WasHeld is true when everything was still held as THAW arrived.
+	WasHeld bool
+	// Held is from the first hold to the last release, IO the part inside CommitSnapshots.
+	Held, IO time.Duration
+	// Expired is true when the guest released itself, ExpiredBy says why.
+	Expired   bool
+	ExpiredBy string
+	// Finished is true when the freeze was reached and all of it was released without error.
+	Finished bool
+	// Thawed and Failed name the volumes that our own thaw released, or did not.
+	Thawed []string
+	Failed map[string]string
+	// Writers are their states in our own session (Windows).
+	Writers []Writer
+	// MaxGap is the longest time that the agent itself did not run.
+	MaxGap time.Duration
+}
+
+// Writer is one writer's state as the guest read it in our own session.
+type Writer struct {
+	Name, ClassID, InstanceID string
+	State                     int
+	Failure                   string
+	Required                  bool
+}
+
+// GuestError is the agent's ERROR.
+type GuestError struct {
+	Code, Text string
+	Fatal      bool
+}
+
+// GuestBeat is an answered heartbeat.
+type GuestBeat struct {
+	State      string
+	Hold, Left time.Duration
+}
+
+// LinkLost says that the connection to the agent ended.
+type LinkLost struct{ Err error }
+
+// LinkBack says that the session was resumed on a new connection.
+type LinkBack struct{}
+
+// ResumeFailed says that the session was not resumed. Gone is true when nobody is there who could answer.
+type ResumeFailed struct {
+	Gone bool
+	Err  error
+}
+
+// SnapAccepted says that vSphere took the call.
+type SnapAccepted struct{ Task string }
+
+// SnapDone says that the task succeeded.
+type SnapDone struct {
+	Snapshot inventory.Snapshot
+	Timing   inventory.Timing
+}
+
+// SnapFailed says that there is no snapshot: vSphere refused the call, or the task failed.
+type SnapFailed struct {
+	Code string
+	Err  error
+}
+
+// SnapUnknown says that the call ended without telling whether there is, or will be, a snapshot.
+type SnapUnknown struct {
+	Code string
+	Err  error
+}
+
+// Fired says that a timer fired.
+type Fired struct{ Timer Timer }
+
+// Cancel asks for the end of the window: thaw first.
+type Cancel struct{}
+
+func (Start) event()        {}
+func (GuestFrozen) event()  {}
+func (GuestThawed) event()  {}
+func (GuestError) event()   {}
+func (GuestBeat) event()    {}
+func (LinkLost) event()     {}
+func (LinkBack) event()     {}
+func (ResumeFailed) event() {}
+func (SnapAccepted) event() {}
+func (SnapDone) event()     {}
+func (SnapFailed) event()   {}
+func (SnapUnknown) event()  {}
+func (Fired) event()        {}
+func (Cancel) event()       {}

@@ -1,0 +1,198 @@
+package freezewindow
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Level is what a window proved of the snapshot. The zero value is read as Unproved.
+type Level string
+
+// The levels, the strongest first.
+const (
+	// Application: applications and file systems were held for the whole of the snapshot.
+	Application Level = "application"
+	// ApplicationWriter: applications were held, file systems are as after a crash.
+	ApplicationWriter Level = "application-writer"
+	// Filesystem: file systems were held and clean, applications were not told.
+	Filesystem Level = "filesystem"
+	// Crash: the snapshot exists, nothing more is proved.
+	Crash Level = "crash"
+	// Unproved: not even the snapshot is proved.
+	Unproved Level = "unproved"
+)
+
+// Consistent says whether the level is above crash.
+func (l Level) Consistent() bool {
+	return l == Application || l == ApplicationWriter || l == Filesystem
+}
+
+// Cause is what first kept a window from being perfect, out of a closed set.
+type Cause string
+
+// The causes.
+const (
+	CauseNone           Cause = ""
+	CauseNotReady       Cause = "not_ready"
+	CauseNoTime         Cause = "no_time"
+	CauseFreezeSlow     Cause = "freeze_slow"
+	CauseSnapshotSlow   Cause = "snapshot_slow"
+	CauseSnapshotFailed Cause = "snapshot_failed"
+	CauseHoldTimeout    Cause = "hold_timeout"
+	CauseWriterFailed   Cause = "writer_failed"
+	CauseDeadman        Cause = "deadman"
+	CauseLinkLost       Cause = "link_lost"
+	CauseGuestError     Cause = "guest_error"
+	CauseCancelled      Cause = "cancelled"
+	CauseForeignThaw    Cause = "foreign_thaw"
+	CauseBug            Cause = "bug"
+	CauseUnknown        Cause = "unknown"
+)
+
+// expiredCause turns the guest's reason for releasing itself into a cause.
+func expiredCause(by string) Cause {
+	switch by {
+	case "deadman", "io_deadman":
+		return CauseDeadman
+	case "link_lost":
+		return CauseLinkLost
+	case "system":
+		return CauseHoldTimeout
+	}
+	return CauseGuestError
+}
+
+// Verdict is what a window proved, with the reasons in an order that an operator can read.
+type Verdict struct {
+	Level   Level
+	Cause   Cause
+	Reasons []string
+}
+
+// Judge reads the verdict from the final state; it is pure. A level above crash needs every proof: the snapshot
+// exists, it was asked for after FROZEN, its success was seen before THAW was sent, the guest was still held when THAW
+// arrived, it did not release itself, and every volume was released by our own thaw.
+func Judge(s State) Verdict {
+	v := Verdict{Level: Unproved, Cause: s.Cause}
+	switch s.Snap {
+	case SnapSucceeded:
+	case SnapNone:
+		v.Reasons = []string{"no snapshot was asked for: " + s.whyNoSnapshot()}
+		return v
+	case SnapErrored:
+		v.Reasons = []string{"there is no snapshot: " + s.SnapErr}
+		return v
+	default:
+		v.Reasons = []string{"it is not known whether there is a snapshot" + colon(s.SnapErr)}
+		return v
+	}
+	v.Level = Crash
+	v.Reasons = s.missing()
+	if len(v.Reasons) > 0 {
+		return v
+	}
+	if failed := s.failedWriters(); len(failed) > 0 {
+		v.Cause = CauseWriterFailed
+		v.Reasons = failed
+		return v
+	}
+	switch s.Ready.Mode {
+	case ModeIO:
+		v.Level = Application
+	case ModeWriter:
+		v.Level = ApplicationWriter
+	case ModeFS:
+		v.Level = Filesystem
+	}
+	v.Reasons = []string{fmt.Sprintf("the whole snapshot task lay inside the hold: frozen %s, done %s, thaw sent %s after GO",
+		seconds(s.FrozenAt), seconds(s.TaskEndAt), seconds(s.ThawSentAt))}
+	if s.Ready.Mode == ModeFS {
+		v.Reasons = append(v.Reasons, "no application hook was asked for, so applications were not told: file systems are clean, databases recover as after a power cut")
+	}
+	return v
+}
+
+func (s State) whyNoSnapshot() string {
+	switch {
+	case s.GuestErr != "":
+		return "the agent refused: " + s.GuestErr
+	case s.Cause == CauseNoTime:
+		return "the guest was held so late that no time was left for one"
+	case s.Cause == CauseFreezeSlow:
+		return fmt.Sprintf("the guest did not report FROZEN within %s", seconds(s.Budget.ThawBy()))
+	case s.Cause == CauseNone:
+		return "the window did not begin"
+	}
+	return string(s.Cause)
+}
+
+// missing names each proof that a level above crash lacks.
+func (s State) missing() []string {
+	var r []string
+	add := func(bad bool, format string, a ...any) {
+		if bad {
+			r = append(r, fmt.Sprintf(format, a...))
+		}
+	}
+	add(s.FrozenAt == 0 || s.CallAt < s.FrozenAt, "the snapshot was not asked for after FROZEN")
+	add(s.Late && s.Losses > 0, "the snapshot ended %s after GO, when the guest was no longer known to be held", seconds(s.TaskEndAt))
+	add(s.Late && s.Losses == 0, "the snapshot ended %s after GO, later than the thaw at %s", seconds(s.TaskEndAt), seconds(s.ThawSentAt))
+	if s.Held != Released && s.Held != Expired {
+		return append(r, "the guest never said how its hold ended")
+	}
+	add(s.Held == Expired || s.Release.Expired, "the guest released itself (%s) after %s", s.Release.ExpiredBy, seconds(s.Release.Held))
+	add(!s.Release.WasHeld && !s.Release.Expired, "the guest was not held any more when THAW arrived")
+	for _, volume := range slices.Sorted(maps.Keys(s.Release.Failed)) {
+		r = append(r, fmt.Sprintf("%s was not released by us: %s", volume, s.Release.Failed[volume]))
+	}
+	thawed := slices.Sorted(slices.Values(s.Release.Thawed))
+	add(s.Ready.Mode == ModeFS && len(s.Release.Failed) == 0 && !slices.Equal(thawed, slices.Sorted(slices.Values(s.Ready.Volumes))),
+		"what was released (%s) is not what was to be held (%s)", list(s.Release.Thawed), list(s.Ready.Volumes))
+	add(!s.Release.Finished && len(r) == 0, "the guest did not finish the freeze cleanly")
+	add(s.Release.Held > s.Budget.Hold, "the guest was held for %s, longer than %s", seconds(s.Release.Held), seconds(s.Budget.Hold))
+	return r
+}
+
+// failedWriters names the required writers that are not stable in our own session; without the guest's last word none
+// of them is known to be.
+func (s State) failedWriters() []string {
+	if s.Ready.Mode == ModeFS {
+		return nil
+	}
+	if !s.Final {
+		return []string{"the writers' states after the freeze are not known"}
+	}
+	var r []string
+	for _, id := range s.Ready.Writers {
+		i := slices.IndexFunc(s.Release.Writers, func(w Writer) bool { return w.ClassID == id })
+		if i < 0 {
+			r = append(r, fmt.Sprintf("required writer %s is not among the writers after the freeze", id))
+		}
+	}
+	for _, w := range s.Release.Writers {
+		// 1 stable, 5 waiting for BackupComplete (vswriter.h, VSS_WRITER_STATE).
+		if w.Required && (w.Failure != "00000000" || (w.State != 1 && w.State != 5)) {
+			r = append(r, fmt.Sprintf("required writer %s is in state %d with 0x%s", w.Name, w.State, w.Failure))
+		}
+	}
+	return r
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.3f s", d.Seconds()) }
+
+func list(s []string) string {
+	if len(s) == 0 {
+		return "nothing"
+	}
+	return strings.Join(s, ", ")
+}
+
+func colon(s string) string {
+	if s == "" {
+		return ""
+	}
+	return ": " + s
+}

@@ -1,0 +1,151 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/stillframe/stillframe/pkg/agent/protocol"
+)
+
+// DefaultPort is the agent's control port in the guest.
+const DefaultPort = 6465
+
+// Limits of a deployment, no two equal.
+const (
+	pushLimit    = 60 * time.Second
+	startLimit   = 31 * time.Second
+	cleanupLimit = 25 * time.Second
+	rescueLimit  = 24 * time.Second
+	// certificateLife outlives every run: 24 h of transfer at most.
+	certificateLife = 48 * time.Hour
+)
+
+// Deployer puts the agent into a guest and opens a session with it.
+type Deployer struct {
+	Access  Access
+	Payload Payload
+	// Port is the TCP port that the agent listens on; 0 lets the guest choose.
+	Port uint16
+	// OnlyMounts bounds what may be frozen; empty means every supported file system.
+	OnlyMounts []string
+}
+
+// Target is the guest to go to.
+type Target struct {
+	// Addresses are tried in their order.
+	Addresses []string
+	// VMUUID is the VM's SMBIOS uuid, Run the run's id, Epoch the installation's epoch.
+	VMUUID, Run string
+	Epoch       uint64
+}
+
+// Deployment is an agent that was put into a guest, with its session. The owner closes it.
+type Deployment struct {
+	Session *Session
+	access  Access
+	remote  Remote
+	// Attempts are all tries so far.
+	Attempts []Attempt
+}
+
+// Open pushes the agent, starts it and connects to it. With an error everything that was put into the guest is removed
+// again. The Deployment is never nil: its Attempts are kept whatever happened.
+func (d Deployer) Open(ctx context.Context, t Target) (*Deployment, error) {
+	own, fingerprint, err := protocol.NewIdentity(certificateLife)
+	dep := &Deployment{access: d.Access}
+	if err != nil {
+		return dep, err
+	}
+	err = dep.try(ctx, StagePush, pushLimit, func(ctx context.Context) (err error) {
+		dep.remote, err = d.Access.Put(ctx, d.Payload)
+		return err
+	})
+	var identity Identity
+	if err == nil {
+		err = dep.try(ctx, StageStart, startLimit, func(ctx context.Context) (err error) {
+			identity, err = d.Access.Start(ctx, dep.remote, Bootstrap{Peer: fingerprint, Port: d.Port, OnlyMounts: d.OnlyMounts})
+			return err
+		})
+		dep.remote.PID = identity.PID
+	}
+	if err == nil {
+		peer := Peer{
+			Own: own, Fingerprint: identity.Fingerprint, Deployment: dep.remote.Deployment,
+			VMUUID: t.VMUUID, SHA256: d.Payload.SHA256, Run: t.Run, Epoch: t.Epoch,
+		}
+		err = dep.connect(ctx, peer, endpoints(t.Addresses, identity.Port))
+	}
+	if err != nil {
+		return dep, errors.Join(err, dep.Close(ctx))
+	}
+	return dep, nil
+}
+
+// connect tries the guest's addresses in their order.
+func (dep *Deployment) connect(ctx context.Context, peer Peer, endpoints []string) error {
+	if len(endpoints) == 0 {
+		return &Error{SF: "SF3701", Op: "connect to the agent", Err: errors.New("VMware Tools report no address of the guest that can be reached")}
+	}
+	var all error
+	for _, endpoint := range endpoints {
+		peer.Dial = func(ctx context.Context) (net.Conn, error) {
+			return (&net.Dialer{Timeout: dialLimit, KeepAlive: 15 * time.Second}).DialContext(ctx, "tcp", endpoint)
+		}
+		err := dep.try(ctx, StageHello, dialLimit+helloLimit, func(ctx context.Context) (err error) {
+			dep.Session, err = Connect(ctx, peer)
+			return err
+		})
+		if err == nil {
+			return nil
+		}
+		all = errors.Join(all, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return all
+}
+
+// try does one stage within its limit and records it.
+func (dep *Deployment) try(ctx context.Context, stage Stage, limit time.Duration, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	begin := time.Now()
+	err := do(ctx)
+	a := Attempt{Road: dep.access.Road(), Stage: stage, OK: err == nil, Took: time.Since(begin)}
+	if err != nil {
+		a.Code, a.Text = CodeOf(err), err.Error()
+	}
+	dep.Attempts = append(dep.Attempts, a)
+	return err
+}
+
+// Rescue has the guest release whatever a dead agent left frozen. It is worth calling whenever the agent never said that
+// the guest is free; it does nothing to a guest that is.
+func (dep *Deployment) Rescue(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rescueLimit)
+	defer cancel()
+	return dep.access.Rescue(ctx, dep.remote)
+}
+
+// Close ends the session's connection and removes the agent from the guest, whatever became of ctx, within 25 s.
+func (dep *Deployment) Close(ctx context.Context) error {
+	if dep.Session != nil {
+		dep.Session.Close()
+		dep.Session = nil
+	}
+	if dep.remote.Dir == "" {
+		return nil
+	}
+	remote := dep.remote
+	dep.remote = Remote{}
+	err := dep.try(context.WithoutCancel(ctx), StageCleanup, cleanupLimit, func(ctx context.Context) error {
+		return dep.access.Remove(ctx, remote)
+	})
+	if err != nil {
+		return &Error{SF: "SF3950", Op: "remove the agent from " + remote.Dir + " in the guest", Err: err}
+	}
+	return nil
+}

@@ -1,0 +1,254 @@
+// Package guestops is the way into a guest by vSphere guest operations.
+package guestops
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/stillframe/stillframe/pkg/agent/protocol"
+	"github.com/stillframe/stillframe/pkg/guest"
+)
+
+// Operations are vSphere's guest operations for one VM and one guest account, satisfied by *vsphere.GuestOps. Paths are
+// the guest's.
+type Operations interface {
+	Validate(ctx context.Context) error
+	// MakeDir makes a directory that must not exist yet, and its parents.
+	MakeDir(ctx context.Context, path string) error
+	Upload(ctx context.Context, path string, size int64, r io.Reader) error
+	Fetch(ctx context.Context, path string, max int64) ([]byte, error)
+	Start(ctx context.Context, path string, args, env []string) (int64, error)
+	Wait(ctx context.Context, pid int64) (int, error)
+	Running(ctx context.Context, pid int64) (bool, error)
+	List(ctx context.Context, dir string) ([]string, error)
+	Remove(ctx context.Context, path string, dir bool) error
+	Terminate(ctx context.Context, pid int64) error
+}
+
+// home is where pushed agents live in a Linux guest: on a disk, because /run is mounted noexec.
+const home = "/var/lib/stillframe/agent"
+
+// Polling of the guest, between the first and the longest pause.
+const (
+	firstPause   = 50 * time.Millisecond
+	longestPause = 500 * time.Millisecond
+	leaveLimit   = 12 * time.Second
+	maxReadyFile = 4 << 10
+)
+
+// codeNotThere is what a file that does not exist is reported with.
+const codeNotThere = "SF3406"
+
+// Access is the road by guest operations into one Linux guest.
+type Access struct{ ops Operations }
+
+var _ guest.Access = (*Access)(nil)
+
+// New makes the road.
+func New(ops Operations) *Access { return &Access{ops} }
+
+// Road is guestops.
+func (a *Access) Road() guest.Road { return guest.RoadGuestOps }
+
+// Put logs on once, then pushes the payload into a fresh folder and reads it back.
+func (a *Access) Put(ctx context.Context, p guest.Payload) (guest.Remote, error) {
+	if err := a.ops.Validate(ctx); err != nil {
+		return guest.Remote{}, fmt.Errorf("log on to the guest: %w", err)
+	}
+	var id [16]byte
+	rand.Read(id[:]) // never fails (crypto/rand)
+	r := guest.Remote{Deployment: hex.EncodeToString(id[:])}
+	r.Dir = path.Join(home, r.Deployment)
+	r.Exe = path.Join(r.Dir, p.Name)
+	if err := a.ops.MakeDir(ctx, r.Dir); err != nil {
+		return guest.Remote{}, fmt.Errorf("make the folder %s in the guest: %w", r.Dir, err)
+	}
+	content, err := p.Open()
+	if err != nil {
+		return r, fmt.Errorf("open the agent: %w", err)
+	}
+	err = a.ops.Upload(ctx, r.Exe, p.Size, content)
+	if err := errors.Join(err, content.Close()); err != nil {
+		return r, fmt.Errorf("push the agent to %s: %w", r.Exe, err)
+	}
+	back, err := a.ops.Fetch(ctx, r.Exe, p.Size+1)
+	if err != nil {
+		return r, fmt.Errorf("read the agent back from %s: %w", r.Exe, err)
+	}
+	if got := sha256.Sum256(back); got != p.SHA256 {
+		return r, &guest.Error{SF: "SF3801", Op: "compare what was read back from " + r.Exe, Err: fmt.Errorf(
+			"it has %d bytes with SHA-256 %x, pushed were %d with %x", len(back), got, p.Size, p.SHA256)}
+	}
+	return r, nil
+}
+
+// Start runs the agent and reads its READY file.
+func (a *Access) Start(ctx context.Context, r guest.Remote, b guest.Bootstrap) (guest.Identity, error) {
+	ready := path.Join(r.Dir, "ready")
+	args := []string{
+		"run", "--peer", hex.EncodeToString(b.Peer[:]), "--deployment", r.Deployment,
+		"--port", strconv.Itoa(int(b.Port)), "--ready-file", ready,
+	}
+	for _, m := range b.OnlyMounts {
+		args = append(args, "--only-mount", m)
+	}
+	pid, err := a.ops.Start(ctx, r.Exe, args, nil)
+	if err != nil {
+		return guest.Identity{}, fmt.Errorf("start the agent: %w", err)
+	}
+	id := guest.Identity{PID: pid}
+	content, err := a.poll(ctx, ready, pid)
+	if err != nil {
+		return id, err
+	}
+	id.Fingerprint, id.Port, err = parseReady(content)
+	return id, err
+}
+
+// poll waits for the READY file, or for the agent's end.
+func (a *Access) poll(ctx context.Context, file string, pid int64) (string, error) {
+	notReady := func(err error) error {
+		return &guest.Error{SF: "SF3703", Op: "wait for the agent to be ready", Err: err}
+	}
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		content, err := a.ops.Fetch(ctx, file, maxReadyFile)
+		if err == nil && bytes.HasSuffix(content, []byte("\n")) {
+			return string(content), nil
+		}
+		if err != nil && guest.CodeOf(err) != codeNotThere {
+			return "", notReady(err)
+		}
+		running, err := a.ops.Running(ctx, pid)
+		if err != nil {
+			return "", notReady(err)
+		}
+		if !running {
+			exit, err := a.ops.Wait(ctx, pid)
+			return "", notReady(errors.Join(fmt.Errorf("the agent ended with exit code %d before it was ready", exit), err))
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return "", notReady(err)
+		}
+	}
+}
+
+// parseReady reads "READY <64 hex> <port>" or "ERROR <code> <text>".
+func parseReady(line string) (protocol.Fingerprint, uint16, error) {
+	var f protocol.Fingerprint
+	bad := func(err error) (protocol.Fingerprint, uint16, error) {
+		return f, 0, &guest.Error{SF: "SF3703", Op: "read what the agent said at its start", Err: err}
+	}
+	line = strings.TrimSpace(line)
+	if text, ok := strings.CutPrefix(line, "ERROR "); ok {
+		code, text, _ := strings.Cut(text, " ")
+		return f, 0, &guest.Error{SF: code, Op: "start the agent", Err: errors.New("the agent answered: " + text)}
+	}
+	fields := strings.Fields(line)
+	if len(fields) != 3 || fields[0] != "READY" {
+		return bad(fmt.Errorf("%.80q is not READY", line))
+	}
+	raw, err := hex.DecodeString(fields[1])
+	if err != nil || len(raw) != len(f) {
+		return bad(fmt.Errorf("%.80q is not a fingerprint", fields[1]))
+	}
+	port, err := strconv.ParseUint(fields[2], 10, 16)
+	if err != nil || port == 0 {
+		return bad(fmt.Errorf("%.80q is not a port", fields[2]))
+	}
+	copy(f[:], raw)
+	return f, uint16(port), nil
+}
+
+// Rescue ends the agent, whatever it does, and runs its "thaw": a living agent keeps others from what it holds.
+func (a *Access) Rescue(ctx context.Context, r guest.Remote) error {
+	if r.Exe == "" {
+		return nil
+	}
+	if err := a.end(ctx, r.PID, 0); err != nil {
+		return fmt.Errorf("end the agent: %w", err)
+	}
+	pid, err := a.ops.Start(ctx, r.Exe, []string{"thaw"}, nil)
+	if err != nil {
+		return fmt.Errorf("start the agent's thaw: %w", err)
+	}
+	exit, err := a.ops.Wait(ctx, pid)
+	if err == nil && exit != 0 {
+		err = fmt.Errorf("the agent's thaw ended with exit code %d", exit)
+	}
+	return err
+}
+
+// Remove ends the agent if it does not leave by itself, and removes its folder.
+func (a *Access) Remove(ctx context.Context, r guest.Remote) error {
+	if r.Dir == "" {
+		return nil
+	}
+	ended := a.end(ctx, r.PID, leaveLimit)
+	names, err := a.ops.List(ctx, r.Dir)
+	if guest.CodeOf(err) == codeNotThere {
+		return ended
+	}
+	all := errors.Join(ended, err)
+	for _, name := range names {
+		if name == "." || name == ".." {
+			continue
+		}
+		all = errors.Join(all, gone(a.ops.Remove(ctx, path.Join(r.Dir, path.Base(name)), false)))
+	}
+	return errors.Join(all, gone(a.ops.Remove(ctx, r.Dir, true)))
+}
+
+// end waits for the agent to leave, which it does when its session is closed, and has it ended when patience is over.
+func (a *Access) end(ctx context.Context, pid int64, patience time.Duration) error {
+	if pid == 0 {
+		return nil
+	}
+	terminated := false
+	for begin, pause := time.Now(), firstPause; ; pause = min(2*pause, longestPause) {
+		running, err := a.ops.Running(ctx, pid)
+		if err != nil {
+			return fmt.Errorf("look for the agent's process: %w", err)
+		}
+		if !running {
+			return nil
+		}
+		if !terminated && time.Since(begin) >= patience {
+			terminated = true
+			if err := a.ops.Terminate(ctx, pid); err != nil {
+				return fmt.Errorf("terminate the agent: %w", err)
+			}
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
+
+// gone takes the error of a removal of what is not there for success.
+func gone(err error) error {
+	if guest.CodeOf(err) == codeNotThere {
+		return nil
+	}
+	return err
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

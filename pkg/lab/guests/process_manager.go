@@ -1,0 +1,268 @@
+package guests
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/soap"
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+// shell runs the programs of a Linux guest (GuestProgramSpec.programPath).
+const shell = "/bin/bash"
+
+// terminateAfter is how long a program has between SIGTERM and SIGKILL when guest operations end it (unverified).
+const terminateAfter = 5 * time.Second
+
+// processManager is the GuestProcessManager.
+type processManager struct {
+	mo.GuestProcessManager
+	unlocked
+	all *Managers
+}
+
+// process is a program that was started; it stays listed after its end.
+type process struct {
+	pid              int
+	path, args, user string
+	cmd              *exec.Cmd
+	start, end       time.Time
+	code             int32
+	done             chan struct{} // closed at its end
+}
+
+// StartProgramInGuest starts a program in its own process group, by the shell but in the shell's place: the pid is the
+// program's. The environment is what the client asks for, or a plain one, and the machine's own.
+func (p *processManager) StartProgramInGuest(ctx *simulator.Context, req *types.StartProgramInGuest) soap.HasFault {
+	guest, user, fault := p.all.admit(ctx, req.Vm, req.Auth)
+	var pid int
+	if fault == nil {
+		pid, fault = p.start(guest, user, req.Spec.GetGuestProgramSpec())
+	}
+	if fault != nil {
+		return &methods.StartProgramInGuestBody{Fault_: refuse(fault)}
+	}
+	return &methods.StartProgramInGuestBody{Res: &types.StartProgramInGuestResponse{Returnval: int64(pid)}}
+}
+
+func (p *processManager) start(guest *machine, user string, spec *types.GuestProgramSpec) (int, types.BaseMethodFault) {
+	if _, fault := local(spec.ProgramPath); fault != nil {
+		return 0, fault
+	}
+	program := p.all.below(guest, spec.ProgramPath)
+	switch info, err := os.Stat(program); {
+	case err != nil:
+		return 0, fileFault(err, spec.ProgramPath)
+	case info.IsDir() || info.Mode()&0o111 == 0:
+		return 0, &types.CannotAccessFile{FileFault: types.FileFault{File: spec.ProgramPath}}
+	}
+	dir := filepath.Join(guest.Root, "root")
+	if spec.WorkingDirectory != "" {
+		at, fault := local(spec.WorkingDirectory)
+		if fault != nil {
+			return 0, fault
+		}
+		dir = filepath.Join(guest.Root, at)
+	}
+	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "USER=" + user}
+	if len(spec.EnvVariables) > 0 { // they define the complete set (GuestProgramSpec.envVariables)
+		env = nil
+		for _, v := range spec.EnvVariables {
+			env = append(env, p.all.below(guest, v))
+		}
+	}
+	quoted := "'" + strings.ReplaceAll(program, "'", `'\''`) + "'"
+	line := strings.TrimSpace("exec " + quoted + " " + p.all.below(guest, spec.Arguments))
+	made := &process{path: spec.ProgramPath, args: spec.Arguments, user: user, done: make(chan struct{}), cmd: &exec.Cmd{
+		Path: shell, Args: []string{shell, "-c", line}, Dir: dir, Env: append(env, guest.Env...),
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
+	}}
+	if err := guest.launch(made); err != nil {
+		return 0, &types.GuestOperationsFault{VimFault: types.VimFault{MethodFault: types.MethodFault{
+			FaultCause: &types.LocalizedMethodFault{Fault: &types.SystemErrorFault{Reason: err.Error()}, LocalizedMessage: err.Error()},
+		}}}
+	}
+	return made.pid, nil
+}
+
+// launch starts the program and watches for its end.
+func (g *machine) launch(p *process) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return errors.New("start program: the guest is closed")
+	}
+	var log *os.File
+	if g.Logs != "" {
+		var err error
+		log, err = os.OpenFile(filepath.Join(g.Logs, fmt.Sprintf("program-%03d.log", len(g.processes)+1)),
+			os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+		if err != nil {
+			return fmt.Errorf("open log of program: %w", err)
+		}
+		p.cmd.Stdout, p.cmd.Stderr = log, log
+	}
+	err := p.cmd.Start()
+	if log != nil {
+		err = errors.Join(err, log.Close())
+	}
+	if p.cmd.Process == nil {
+		return fmt.Errorf("start program: %w", err)
+	}
+	p.pid, p.start = p.cmd.Process.Pid, time.Now()
+	g.processes = append(g.processes, p)
+	g.work.Go(func() {
+		p.cmd.Wait() //nolint:errcheck // the state below says all that a guest's kernel would say
+		g.mu.Lock()
+		p.end, p.code = time.Now(), exitCode(p.cmd.ProcessState)
+		g.mu.Unlock()
+		close(p.done)
+	})
+	return nil
+}
+
+// exitCode is what a shell would see: 128 and the signal for a program that was killed (unverified on real guests).
+func exitCode(state *os.ProcessState) int32 {
+	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return 128 + int32(status.Signal())
+	}
+	return int32(state.ExitCode())
+}
+
+// living lists the programs that have not ended, the oldest first.
+func (g *machine) living() []*process {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var list []*process
+	for _, p := range g.processes {
+		if p.end.IsZero() {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// ListProcessesInGuest lists the programs that guest operations started, also ended ones until KeepExit has passed. A
+// guest's other processes are not there. A pid that does not exist is left out.
+func (p *processManager) ListProcessesInGuest(ctx *simulator.Context, req *types.ListProcessesInGuest) soap.HasFault {
+	guest, _, fault := p.all.admit(ctx, req.Vm, req.Auth)
+	if fault != nil {
+		return &methods.ListProcessesInGuestBody{Fault_: refuse(fault)}
+	}
+	res := &types.ListProcessesInGuestResponse{}
+	guest.mu.Lock()
+	defer guest.mu.Unlock()
+	for _, one := range guest.processes {
+		if len(req.Pids) > 0 && !slices.Contains(req.Pids, int64(one.pid)) {
+			continue
+		}
+		info := types.GuestProcessInfo{
+			Name: filepath.Base(one.path), Pid: int64(one.pid), Owner: one.user, StartTime: one.start,
+			CmdLine: strings.TrimSpace(`"` + one.path + `" ` + one.args),
+		}
+		if !one.end.IsZero() {
+			if guest.KeepExit > 0 && time.Since(one.end) > guest.KeepExit {
+				continue
+			}
+			info.EndTime, info.ExitCode = &one.end, one.code
+		}
+		res.Returnval = append(res.Returnval, info)
+	}
+	return &methods.ListProcessesInGuestBody{Res: res}
+}
+
+// TerminateProcessInGuest sends SIGTERM to the program, and SIGKILL when it lives on.
+func (p *processManager) TerminateProcessInGuest(ctx *simulator.Context, req *types.TerminateProcessInGuest) soap.HasFault {
+	guest, _, fault := p.all.admit(ctx, req.Vm, req.Auth)
+	if fault == nil && !guest.terminate(int(req.Pid)) {
+		fault = &types.GuestProcessNotFound{Pid: req.Pid}
+	}
+	if fault != nil {
+		return &methods.TerminateProcessInGuestBody{Fault_: refuse(fault)}
+	}
+	return &methods.TerminateProcessInGuestBody{Res: &types.TerminateProcessInGuestResponse{}}
+}
+
+// terminate is false when no such program lives.
+func (g *machine) terminate(pid int) bool {
+	for _, p := range g.living() {
+		if p.pid != pid {
+			continue
+		}
+		if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			return false // os.ErrProcessDone
+		}
+		g.work.Go(func() {
+			timer := time.NewTimer(terminateAfter)
+			defer timer.Stop()
+			select {
+			case <-p.done:
+			case <-timer.C:
+				p.cmd.Process.Kill() //nolint:errcheck // it has ended after all
+			}
+		})
+		return true
+	}
+	return false
+}
+
+// Kill sends a signal to every program of the VM that lives, and only to it: what it has started itself lives on.
+func (m *Managers) Kill(vm string, sig syscall.Signal) error {
+	return m.signal(vm, func(p *process) error { return p.cmd.Process.Signal(sig) })
+}
+
+// KillGroup sends a signal to the process groups of the VM's programs: SIGSTOP and SIGCONT are a stun.
+func (m *Managers) KillGroup(vm string, sig syscall.Signal) error {
+	return m.signal(vm, func(p *process) error { return syscall.Kill(-p.pid, sig) })
+}
+
+func (m *Managers) signal(vm string, send func(*process) error) error {
+	guest := m.find(vm)
+	if guest == nil {
+		return fmt.Errorf("signal programs of guest %q: no such guest", vm)
+	}
+	var errs []error
+	for _, p := range guest.living() {
+		if err := send(p); err != nil && !errors.Is(err, os.ErrProcessDone) && !errors.Is(err, syscall.ESRCH) {
+			errs = append(errs, fmt.Errorf("signal program %d of guest %q: %w", p.pid, vm, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// close kills what lives and waits for it.
+func (g *machine) close() error {
+	g.mu.Lock()
+	first := !g.closed
+	g.closed = true
+	g.mu.Unlock()
+	if !first {
+		return nil
+	}
+	var errs []error
+	for _, p := range g.living() {
+		if err := syscall.Kill(-p.pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			errs = append(errs, fmt.Errorf("kill program %d of guest %q: %w", p.pid, g.VM, err))
+		}
+	}
+	ended := make(chan struct{})
+	go func() { g.work.Wait(); close(ended) }()
+	timer := time.NewTimer(closeWait)
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
+		errs = append(errs, fmt.Errorf("close guest %q: programs outlive SIGKILL by %v", g.VM, closeWait))
+	}
+	return errors.Join(append(errs, g.root.Close())...)
+}

@@ -1,0 +1,157 @@
+package guests_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stillframe/stillframe/pkg/lab/guests"
+)
+
+// echo is an inside server; the proxy stands before it.
+func echo(t *testing.T) *guests.Proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var served sync.WaitGroup
+	served.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			served.Go(func() {
+				if _, err := io.Copy(c, c); err != nil {
+					t.Logf("the inside end saw: %v", err)
+				}
+				c.Close()
+			})
+		}
+	})
+	p, err := guests.StartProxy(t.Context(), "127.0.0.1:0", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(p.Close(), p.Close(), l.Close()); err != nil {
+			t.Error(err)
+		}
+		served.Wait()
+	})
+	return p
+}
+
+func dial(t *testing.T, p *guests.Proxy) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", p.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// fresh makes a round trip over a connection of its own, which a refusing proxy may reset at any point.
+func fresh(p *guests.Proxy) error {
+	c, err := net.DialTimeout("tcp", p.Addr(), 10*time.Second)
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.SetDeadline(time.Now().Add(10*time.Second)), trip(c), c.Close())
+}
+
+// trip sends four bytes and reads them back.
+func trip(c net.Conn) error {
+	if _, err := c.Write([]byte("ping")); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(c, make([]byte, 4))
+	return err
+}
+
+func TestProxyCarriesAndEnds(t *testing.T) {
+	p := echo(t)
+	c := dial(t, p)
+	if err := trip(c); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.Carried(); got != 8 {
+		t.Errorf("carried %d bytes, want 8", got)
+	}
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("read after the end = %d, %v, want EOF", n, err)
+	}
+}
+
+func TestProxyCut(t *testing.T) {
+	p := echo(t)
+	c := dial(t, p)
+	if err := trip(c); err != nil {
+		t.Fatal(err)
+	}
+	p.Cut(true)
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("read after a cut = %v, want a reset", err)
+	}
+	if err := fresh(p); err == nil {
+		t.Error("a new connection works after a cut that refuses")
+	}
+	p.Restore()
+	if err := fresh(p); err != nil {
+		t.Errorf("a new connection after Restore: %v", err)
+	}
+	p.Cut(false)
+	if err := fresh(p); err != nil {
+		t.Errorf("a new connection after a cut that does not refuse: %v", err)
+	}
+}
+
+func TestProxyStall(t *testing.T) {
+	p := echo(t)
+	c := dial(t, p)
+	if err := trip(c); err != nil {
+		t.Fatal(err)
+	}
+	p.Stall()
+	if err := c.SetDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	var late net.Error
+	if err := trip(c); !errors.As(err, &late) || !late.Timeout() {
+		t.Errorf("round trip while stalled = %v, want a timeout", err)
+	}
+	p.Restore()
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
+		t.Errorf("the bytes kept back = %v, want them carried", err)
+	}
+}
+
+func TestProxyWithoutInside(t *testing.T) {
+	p, err := guests.StartProxy(t.Context(), "127.0.0.1:0", "127.0.0.1:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := fresh(p); err == nil {
+		t.Error("a round trip works with nobody inside")
+	}
+}

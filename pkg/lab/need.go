@@ -1,0 +1,132 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Requirement is something of the machine that a test cannot do without, by the word used in STILLFRAME_REQUIRE.
+type Requirement string
+
+const (
+	// Root is the user root; what it may do is found out by the other requirements.
+	Root Requirement = "root"
+	// Loop is a loop device that can be set up with an ext4 on it, mounted, frozen and thawed.
+	Loop Requirement = "loop"
+	// E2fsprogs are e2fsck, dumpe2fs and debugfs.
+	E2fsprogs Requirement = "e2fsprogs"
+)
+
+// probeLimit bounds one probe.
+const probeLimit = 30 * time.Second
+
+// probed caches what the probes of this process found; a probe is made once.
+var probed = struct {
+	sync.Mutex
+	found map[Requirement]error
+}{found: map[Requirement]error{}}
+
+// Need skips the test when the machine lacks one of needs, found out by using it. Where STILLFRAME_REQUIRE is "all", or
+// names the missing one in its comma list, the test fails instead. Each skip adds a line of JSON to the file named by
+// STILLFRAME_TEST_REPORT, if any.
+func Need(t testing.TB, needs ...Requirement) {
+	t.Helper()
+	for _, need := range needs {
+		err := probe(t.Context(), need)
+		if err == nil {
+			continue
+		}
+		why := fmt.Sprintf("needs %s: %v", need, err)
+		required := strings.Split(os.Getenv("STILLFRAME_REQUIRE"), ",")
+		if slices.Contains(required, "all") || slices.Contains(required, string(need)) {
+			t.Fatal(why)
+		}
+		if err := reportSkip(t.Name(), need, err); err != nil {
+			t.Fatalf("%s, which could not be reported: %v", why, err)
+		}
+		t.Skip(why)
+	}
+}
+
+func probe(ctx context.Context, need Requirement) error {
+	probed.Lock()
+	defer probed.Unlock()
+	if err, ok := probed.found[need]; ok {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeLimit)
+	defer cancel()
+	var err error
+	switch need {
+	case Root:
+		if os.Geteuid() != 0 {
+			err = errors.New("run as root")
+		}
+	case Loop:
+		err = probeLoop(ctx)
+	case E2fsprogs:
+		err = probeE2fsprogs(ctx)
+	default:
+		err = errors.New("nobody knows how to probe it")
+	}
+	probed.found[need] = err
+	return err
+}
+
+// probeLoop freezes and thaws in one program, so that nothing stays frozen when this process dies.
+func probeLoop(ctx context.Context) (err error) {
+	dir, err := os.MkdirTemp("", "stillframe-need-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	script := `set -e; trap 'fsfreeze -u m 2>/dev/null || true; umount m 2>/dev/null || true' EXIT
+truncate -s 16M d; mkfs.ext4 -q d; mkdir m; mount -o loop d m; fsfreeze -f m; fsfreeze -u m`
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", script)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("mount a loop device and freeze it (as root on Debian: apt install e2fsprogs util-linux): %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+func probeE2fsprogs(ctx context.Context) error {
+	for _, tool := range []string{"e2fsck", "dumpe2fs", "debugfs", "mkfs.ext4"} {
+		path, err := exec.LookPath(tool)
+		if err != nil {
+			path = filepath.Join("/usr/sbin", tool)
+		}
+		if err := exec.CommandContext(ctx, path, "-V").Run(); err != nil {
+			return fmt.Errorf("run %s (apt install e2fsprogs): %w", tool, err)
+		}
+	}
+	return nil
+}
+
+func reportSkip(test string, need Requirement, why error) error {
+	path := os.Getenv("STILLFRAME_TEST_REPORT")
+	if path == "" {
+		return nil
+	}
+	line, err := json.Marshal(map[string]string{"test": test, "need": string(need), "why": why.Error()})
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(line, '\n'))
+	return errors.Join(err, f.Close())
+}

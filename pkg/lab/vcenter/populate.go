@@ -1,0 +1,178 @@
+package vcenter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/vmware/govmomi/find"
+	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/simulator/esx"
+	"github.com/vmware/govmomi/vim25"
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+// diskBytes is the size that the inventory gives each VM's only disk; its bytes are the business of Options.Disks.
+const diskBytes = 1 << 30
+
+// populate builds one datacenter DC0 with one cluster of one host, then the VMs.
+func (s *Server) populate(ctx context.Context, o Options, hostThumbprint string) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	version := o.About
+	if version == "" {
+		version = "8.0.3"
+	}
+	model := simulator.VPX()
+	model.Autostart, model.Machine, model.Host, model.Portgroup, model.ClusterHost = false, 0, 0, 0, 1
+	about := &model.ServiceContent.About
+	about.Version, about.ApiVersion, about.Build = version, version+".0", "24022515"
+	about.FullName = fmt.Sprintf("%s %s build-%s", about.Name, version, about.Build)
+	s.model = model
+	if err := model.Create(); err != nil {
+		return fmt.Errorf("create lab inventory: %w", err)
+	}
+	for _, host := range s.registry().All("HostSystem") {
+		// Clients pin the host's certificate for guest transfers; the front is that host.
+		host.(*simulator.HostSystem).Summary.Config.SslThumbprint = hostThumbprint
+	}
+	client, err := vim25.NewClient(ctx, model.Service)
+	if err != nil {
+		return fmt.Errorf("open lab inventory: %w", err)
+	}
+	if err := s.addMachines(ctx, client, o.VMs); err != nil {
+		return fmt.Errorf("populate lab inventory: %w", err)
+	}
+	if o.Guests != nil {
+		o.Guests.Install(s.registry())
+	}
+	return nil
+}
+
+func (o Options) check() error {
+	seen := map[string]bool{}
+	for _, vm := range o.VMs {
+		at := path.Join(vm.Folder, vm.Name)
+		if vm.Name == "" || seen[at] {
+			return fmt.Errorf("check VMs of lab vcenter: %q has no name or is there twice", at)
+		}
+		seen[at] = true
+		if err := errors.Join(vm.Create.check(), vm.Remove.check()); err != nil {
+			return fmt.Errorf("check VM %q of lab vcenter: %w", at, err)
+		}
+	}
+	return nil
+}
+
+// addMachines creates the VMs one after the other: the simulator's creations race with each other.
+func (s *Server) addMachines(ctx context.Context, client *vim25.Client, vms []VM) error {
+	finder := find.NewFinder(client)
+	dc, err := finder.Datacenter(ctx, "DC0")
+	if err != nil {
+		return fmt.Errorf("find datacenter: %w", err)
+	}
+	finder.SetDatacenter(dc)
+	folders, err := dc.Folders(ctx)
+	if err != nil {
+		return fmt.Errorf("find folders: %w", err)
+	}
+	pool, err := finder.DefaultResourcePool(ctx)
+	if err != nil {
+		return fmt.Errorf("find resource pool: %w", err)
+	}
+	known := map[string]*object.Folder{"": folders.VmFolder}
+	for i, vm := range vms {
+		folder, err := ensureFolder(ctx, known, strings.Trim(path.Clean("/"+vm.Folder), "/"))
+		if err != nil {
+			return err
+		}
+		config, err := configure(i, vm)
+		if err != nil {
+			return fmt.Errorf("describe VM %q: %w", vm.Name, err)
+		}
+		task, err := folder.CreateVM(ctx, config, pool, nil)
+		if err != nil {
+			return fmt.Errorf("create VM %q: %w", vm.Name, err)
+		}
+		if err := s.adopt(ctx, vm, task.Reference()); err != nil {
+			return fmt.Errorf("create VM %q: %w", vm.Name, err)
+		}
+	}
+	return nil
+}
+
+// adopt waits for the creation of a VM and gives it its guest.
+func (s *Server) adopt(ctx context.Context, vm VM, ref types.ManagedObjectReference) error {
+	result, err := s.result(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if vm.PowerState == "" {
+		vm.PowerState = string(types.VirtualMachinePowerStatePoweredOn)
+	}
+	if vm.GuestFamily == "" {
+		vm.GuestFamily = string(types.VirtualMachineGuestOsFamilyLinuxGuest)
+	}
+	m := &machine{ref: result.(types.ManagedObjectReference), turn: make(chan struct{}, 1), create: vm.Create, remove: vm.Remove}
+	made := s.virtualMachine(m)
+	s.context().AutoUpdate(made, func() {
+		vm.UUID, vm.InstanceUUID = made.Config.Uuid, made.Config.InstanceUuid
+		made.Capability.SnapshotOperationsSupported = true
+		made.Capability.MultipleSnapshotsSupported = true
+		made.Capability.QuiescedSnapshotsSupported = true
+		describeGuest(made, vm)
+	})
+	m.spec = vm
+	s.machines = append(s.machines, m)
+	return nil
+}
+
+// ensureFolder makes the folder and its parents below the VM folder.
+func ensureFolder(ctx context.Context, known map[string]*object.Folder, at string) (*object.Folder, error) {
+	if folder := known[at]; folder != nil {
+		return folder, nil
+	}
+	above := path.Dir(at)
+	if above == "." {
+		above = ""
+	}
+	parent, err := ensureFolder(ctx, known, above)
+	if err != nil {
+		return nil, err
+	}
+	folder, err := parent.CreateFolder(ctx, path.Base(at))
+	if err != nil {
+		return nil, fmt.Errorf("create folder %q: %w", at, err)
+	}
+	known[at] = folder
+	return folder, nil
+}
+
+// configure is a VM with one SCSI disk and one network card; raw device keys are refused by the simulator.
+func configure(i int, vm VM) (types.VirtualMachineConfigSpec, error) {
+	home := fmt.Sprintf("vm%04d", i)
+	config := types.VirtualMachineConfigSpec{
+		Name: vm.Name, Uuid: vm.UUID, InstanceUuid: vm.InstanceUUID,
+		GuestId: string(types.VirtualMachineGuestOsIdentifierOther5xLinux64Guest),
+		Files:   &types.VirtualMachineFileInfo{VmPathName: fmt.Sprintf("[LocalDS_0] %s/%s.vmx", home, home)},
+	}
+	var devices object.VirtualDeviceList
+	scsi, err := devices.CreateSCSIController("pvscsi")
+	if err != nil {
+		return config, fmt.Errorf("add SCSI controller: %w", err)
+	}
+	disk := devices.CreateDisk(scsi.(types.BaseVirtualController), types.ManagedObjectReference{},
+		fmt.Sprintf("[LocalDS_0] %s/disk1.vmdk", home))
+	disk.CapacityInKB = diskBytes / 1024
+	nic := esx.EthernetCard
+	devices = append(devices, scsi, disk, &nic)
+	config.DeviceChange, err = devices.ConfigSpec(types.VirtualDeviceConfigSpecOperationAdd)
+	if err != nil {
+		return config, fmt.Errorf("list devices: %w", err)
+	}
+	return config, nil
+}

@@ -1,0 +1,242 @@
+// Package vcenter runs a simulated vCenter behind a TLS front of our own.
+//
+// It is credible for the order, count, races and faults of SOAP calls, for sessions and for the inventory. It never
+// emulates real latency, stun, locks, quiescing, licences, vMotion, or the certificates of hosts: those are steps of the
+// acceptance on real hardware. Several servers may live in one process, but they must not be started at the same instant:
+// the simulator shares its option table between models.
+package vcenter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/vmware/govmomi/simulator"
+)
+
+// TransferPath is the path below which the front hands requests to Options.Guests: the guest file transfers.
+const TransferPath = "/labGuestFile/"
+
+// closeLimit bounds Close: what has not ended by then is named in its error.
+const closeLimit = 2 * time.Second
+
+// Options says what the simulated vCenter is. The zero value is a vCenter 8.0.3 without VMs to which nobody can log in.
+type Options struct {
+	// About is the version it reports; empty is 8.0.3.
+	About string
+	// RTT is added to every exchange, one half before and one half after; 0 or more.
+	RTT time.Duration
+	// User and Password are the only login that is accepted. Both must be set.
+	User, Password string
+	VMs            []VM
+	// Disks is told when a snapshot is cut or dropped; nil when the VMs have no bytes.
+	Disks Disks
+	// Guests answers guest operations; nil leaves the simulator's own managers, which answer nothing useful.
+	Guests Guests
+	// Addr is the listen address; empty is 127.0.0.1:0.
+	Addr string
+}
+
+// VM describes one virtual machine.
+type VM struct {
+	// Name is the display name. Two VMs may share it when their folders differ.
+	Name string
+	// Folder is the path below the datacenter's VM folder, such as "prod/db"; empty is the VM folder itself.
+	Folder string
+	// UUID and InstanceUUID are config.uuid and config.instanceUuid; empty lets the simulator choose.
+	UUID, InstanceUUID string
+	// GuestFamily is guest.guestFamily; empty is linuxGuest.
+	GuestFamily string
+	// Address is guest.ipAddress, also told in guest.net; empty leaves both empty.
+	Address string
+	// PowerState is poweredOn, poweredOff or suspended; empty is poweredOn.
+	PowerState string
+	// ToolsAbsent leaves VMware Tools not running in a VM that is powered on.
+	ToolsAbsent bool
+	// Create and Remove are the plans of the VM's snapshot tasks.
+	Create, Remove TaskPlan
+}
+
+// TaskPlan says how a snapshot task goes. The zero value succeeds at once.
+type TaskPlan struct {
+	// Queue is how long the task stays queued, Run how long it runs.
+	Queue, Run time.Duration
+	// Cut is the instant within Run at which the snapshot is really taken or dropped; 0 is the middle of Run.
+	Cut time.Duration
+	// Fault is the vSphere fault type in which the task ends, such as FileLocked; empty is success.
+	Fault string
+	// FaultCount is how many tasks end in Fault before the plan turns to success; 0 is all of them.
+	FaultCount int
+	// NeedsConsolidation sets runtime.consolidationNeeded when the task has succeeded.
+	NeedsConsolidation bool
+}
+
+// Disks is told of snapshots by the name of the VM and of the snapshot, in the running task at its instant. An error
+// makes the task end in GenericVmConfigFault. The context ends when the server is closed.
+type Disks interface {
+	Cut(ctx context.Context, vm, snapshot string) error
+	Drop(ctx context.Context, vm, snapshot string) error
+}
+
+// Guests answers guest operations.
+type Guests interface {
+	// Install puts the managers in place of the simulator's, before the front listens.
+	Install(r *simulator.Registry)
+	// ServeHTTP answers file transfers below TransferPath.
+	http.Handler
+}
+
+// Server is a running vCenter. All its methods may be called concurrently.
+type Server struct {
+	model    *simulator.Model
+	hidden   *simulator.Server // the simulator's own listener, which nobody is told about
+	http     *http.Server
+	address  string
+	pem      []byte
+	sha256   string
+	guests   Guests
+	disks    Disks
+	machines []*machine
+
+	lifetime func() context.Context // ends with Close
+	cancel   context.CancelFunc
+	work     sync.WaitGroup // requests, tasks
+	gates    *gates
+	calls    recorder
+	rules    rules
+
+	mu       sync.Mutex
+	rtt      time.Duration
+	hooks    []func(vm, method, stage string)
+	lastTask int
+	closed   bool
+}
+
+// Start builds the inventory and listens. ctx bounds the start only; the caller ends the server with Close.
+func Start(ctx context.Context, o Options) (*Server, error) {
+	if o.User == "" || o.Password == "" {
+		return nil, errors.New("start lab vcenter: user and password must be set")
+	}
+	if o.Addr == "" {
+		o.Addr = "127.0.0.1:0"
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen for lab vcenter: %w", err)
+	}
+	cert, err := newCertificate(listener.Addr())
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	lifetime, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s := &Server{
+		address: listener.Addr().String(), pem: cert.pem, sha256: cert.sha256,
+		guests: o.Guests, disks: o.Disks, rtt: o.RTT,
+		lifetime: func() context.Context { return lifetime }, cancel: cancel,
+	}
+	s.gates = newGates(s.dispatch)
+	if err := s.populate(ctx, o, cert.sha1); err != nil {
+		cancel()
+		if s.model != nil && s.model.Service != nil {
+			s.model.Remove()
+		}
+		return nil, errors.Join(err, listener.Close())
+	}
+	s.model.Service.Listen = &url.URL{Host: "127.0.0.1:0", User: url.UserPassword(o.User, o.Password)}
+	s.hidden = s.model.Service.NewServer()
+	s.http = newHTTPServer(lifetime, s, cert.config)
+	s.work.Go(func() {
+		// Serve ends with http.ErrServerClosed, or with the listener's own error, which the clients then see.
+		if err := s.http.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+			cancel()
+		}
+	})
+	return s, nil
+}
+
+// Close cuts every client, ends tasks that still run, and removes the simulator's files. It returns within 2 s and is
+// idempotent; something that would not end is an error.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+	s.cancel()
+	err := s.http.Close()
+	ended := make(chan struct{})
+	go func() {
+		s.work.Wait()
+		s.hidden.Close()
+		s.model.Remove()
+		close(ended)
+	}()
+	timer := time.NewTimer(closeLimit)
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
+		err = errors.Join(err, fmt.Errorf("close lab vcenter: requests or tasks still run after %v", closeLimit))
+	}
+	if err != nil {
+		return fmt.Errorf("close lab vcenter: %w", err)
+	}
+	return nil
+}
+
+// URL is the SDK's address, without a user.
+func (s *Server) URL() *url.URL {
+	return &url.URL{Scheme: "https", Host: s.address, Path: "/sdk"}
+}
+
+// Thumbprint is the SHA-256 of the front's certificate as upper-case hex pairs with colons.
+func (s *Server) Thumbprint() string { return s.sha256 }
+
+// SetRTT changes the round trip time of exchanges that begin from now on.
+func (s *Server) SetRTT(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rtt = d
+}
+
+// OnTask adds a hook that is told when a snapshot task of a VM is queued, running and done. Method is the SOAP method,
+// such as CreateSnapshotEx_Task. Hooks run outside all locks in the task's own goroutine: one that blocks holds the task up.
+func (s *Server) OnTask(hook func(vm, method, stage string)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hooks = append(s.hooks, hook)
+}
+
+func (s *Server) tell(vm, method, stage string) {
+	s.mu.Lock()
+	hooks := append([]func(vm, method, stage string){}, s.hooks...)
+	s.mu.Unlock()
+	for _, hook := range hooks {
+		hook(vm, method, stage)
+	}
+}
+
+// pause sleeps for d; false when ctx or the server ended first.
+func (s *Server) pause(ctx context.Context, d time.Duration) bool {
+	life := s.lifetime()
+	if d <= 0 {
+		return ctx.Err() == nil && life.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	case <-life.Done():
+		return false
+	}
+}

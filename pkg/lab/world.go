@@ -1,0 +1,361 @@
+package lab
+
+import (
+	"context"
+	crand "crypto/rand"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/stillframe/stillframe/pkg/lab/disks"
+	"github.com/stillframe/stillframe/pkg/lab/guests"
+	"github.com/stillframe/stillframe/pkg/lab/vcenter"
+)
+
+// keptImages is how many images of removed snapshots a world keeps for each VM, for judges.
+const keptImages = 4
+
+// Guest is a VM's inside, with the lab's own witness of its holds.
+type Guest interface {
+	Name() string
+	// Kind is linux or scripted.
+	Kind() string
+	// Disk is the file that holds the live disk.
+	Disk() string
+	// Env is what an agent needs to find this guest's freezer.
+	Env() []string
+	// Count checks the records in an image of the disk, as it lies.
+	Count(ctx context.Context, image string) (guests.Tally, error)
+	Acknowledged() uint64
+	AcknowledgedBefore(t time.Time) uint64
+	Holds() []guests.Hold
+	Between(from, to time.Time) (guests.Hold, bool)
+	LongestStall() time.Duration
+	Rescues() []time.Time
+	Err() error
+	Close(ctx context.Context) error
+}
+
+var (
+	_ Guest         = (*guests.Linux)(nil)
+	_ Guest         = (*guests.Scripted)(nil)
+	_ vcenter.Disks = (*disks.Store)(nil)
+)
+
+// Options says where a world lives.
+type Options struct {
+	// Dir is an existing directory of the world's own, by its absolute path. It stays after Close.
+	Dir string
+	// Self starts a program whose main calls guests.Helper; only linux guests need it.
+	Self []string
+}
+
+// machine is one VM of a running world.
+type machine struct {
+	vm              VM
+	uuid, instance  string
+	user, password  string
+	outside, inside string
+	dir             string
+	guest           Guest // nil for a VM without one
+	proxy           *guests.Proxy
+}
+
+// World is a running scenario.
+type World struct {
+	scenario Scenario
+	dir      string
+	user     string
+	password string
+	caFile   string
+	machines []*machine
+	disks    *disks.Store
+	managers *guests.Managers
+	vcenter  *vcenter.Server
+
+	events eventLog
+	done   sync.WaitGroup
+	stop   chan struct{}
+
+	closing sync.Once
+	closed  error
+}
+
+// Start builds the world of a scenario. ctx bounds the start only; the caller closes the world, which also undoes a
+// start that did not work.
+func Start(ctx context.Context, s Scenario, o Options) (*World, error) {
+	if err := s.check(); err != nil {
+		return nil, fmt.Errorf("start scenario %q: %w", s.Name, err)
+	}
+	if !filepath.IsAbs(o.Dir) {
+		return nil, fmt.Errorf("start scenario %q: directory %q is not absolute", s.Name, o.Dir)
+	}
+	w := &World{scenario: s, dir: o.Dir, stop: make(chan struct{})}
+	w.events.fired = make([]bool, len(s.Events))
+	w.user, w.password = orElse(s.VCenter.User, "administrator@vsphere.local"), orElse(s.VCenter.Password, crand.Text())
+	if err := w.start(ctx, o.Self); err != nil {
+		return nil, errors.Join(fmt.Errorf("start scenario %q: %w", s.Name, err), w.Close(ctx))
+	}
+	return w, nil
+}
+
+func (w *World) start(ctx context.Context, self []string) error {
+	var err error
+	if w.disks, err = disks.New(filepath.Join(w.dir, "images"), keptImages); err != nil {
+		return err
+	}
+	random := rand.New(rand.NewPCG(w.scenario.Seed, 0))
+	for i, vm := range w.scenario.VMs {
+		m := &machine{
+			vm: vm, uuid: uuid(random), instance: uuid(random), dir: filepath.Join(w.dir, "vms", fmt.Sprintf("%02d", i)),
+			user: orElse(vm.User, "root"), password: orElse(vm.Password, crand.Text()),
+		}
+		w.machines = append(w.machines, m)
+		if !vm.hasGuest() {
+			continue
+		}
+		if err := w.startGuest(ctx, m, self); err != nil {
+			return err
+		}
+	}
+	if err := w.startManagers(); err != nil {
+		return err
+	}
+	if err := w.startVCenter(ctx); err != nil {
+		return err
+	}
+	w.schedule("start", "")
+	return nil
+}
+
+// startGuest starts one VM's inside, with the network before it.
+func (w *World) startGuest(ctx context.Context, m *machine, self []string) (err error) {
+	if err := os.MkdirAll(m.dir, 0o700); err != nil {
+		return err
+	}
+	if m.outside, m.inside, err = addresses(ctx); err != nil {
+		return err
+	}
+	if m.proxy, err = guests.StartProxy(ctx, agentAt(m.outside), agentAt(m.inside)); err != nil {
+		return err
+	}
+	switch m.vm.Guest {
+	case "linux":
+		g, err := guests.StartLinux(ctx, guests.LinuxOptions{Name: m.vm.Name, Dir: m.dir, SizeBytes: m.vm.diskSize(), Self: self})
+		if err != nil {
+			return err
+		}
+		m.guest = g
+	case "scripted":
+		g, err := guests.StartScripted(ctx, m.vm.Name, m.dir)
+		if err != nil {
+			return err
+		}
+		m.guest = g
+	}
+	w.disks.Attach(m.vm.Name, m.guest.Disk())
+	return nil
+}
+
+// startManagers gives guest operations a folder, a user and an environment for each guest.
+func (w *World) startManagers() error {
+	var err error
+	if w.managers, err = guests.NewManagers(); err != nil {
+		return err
+	}
+	for _, m := range w.machines {
+		if m.guest == nil {
+			continue
+		}
+		root, run, logs := filepath.Join(m.dir, "root"), filepath.Join(m.dir, "run"), filepath.Join(m.dir, "logs")
+		for _, dir := range []string{root, run, logs} {
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				return err
+			}
+		}
+		err := w.managers.Add(guests.Machine{
+			VM: m.instance, Root: root, Logs: logs, Users: map[string]string{m.user: m.password},
+			Env: append(m.guest.Env(),
+				"STILLFRAME_LAB_VM_UUID="+m.uuid, "STILLFRAME_LAB_LISTEN_HOST="+m.inside, "STILLFRAME_LAB_RUN_DIR="+run),
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *World) startVCenter(ctx context.Context) error {
+	o := vcenter.Options{About: w.scenario.VCenter.About, RTT: w.scenario.VCenter.RTT, User: w.user, Password: w.password, Disks: w.disks}
+	if w.scenario.VCenter.GuestOperations != "stock" {
+		o.Guests = w.managers
+	}
+	for _, m := range w.machines {
+		o.VMs = append(o.VMs, m.spec())
+	}
+	var err error
+	if w.vcenter, err = vcenter.Start(ctx, o); err != nil {
+		return err
+	}
+	if w.caFile, err = w.vcenter.CAFile(w.dir); err != nil {
+		return err
+	}
+	for _, m := range w.machines {
+		if m.vm.CallFault == "" {
+			continue
+		}
+		name := m.vm.Name
+		if m.vm.Folder != "" {
+			name = m.vm.Folder + "/" + name
+		}
+		err := w.vcenter.Plan(vcenter.Rule{Method: "CreateSnapshotEx_Task", VM: name, Action: vcenter.Fault, Fault: m.vm.CallFault})
+		if err != nil {
+			return err
+		}
+	}
+	w.vcenter.OnTask(func(vm, method, stage string) {
+		if method == "CreateSnapshotEx_Task" || method == "CreateSnapshot_Task" {
+			w.schedule("task."+stage, vm)
+		}
+	})
+	return nil
+}
+
+// spec is what vCenter knows of a machine.
+func (m *machine) spec() vcenter.VM {
+	power := map[string]string{"off": "poweredOff", "suspended": "suspended"}[m.vm.Power]
+	return vcenter.VM{
+		Name: m.vm.Name, Folder: m.vm.Folder, UUID: m.uuid, InstanceUUID: m.instance, Address: m.outside,
+		PowerState: orElse(power, "poweredOn"), ToolsAbsent: m.vm.Tools == "absent",
+		Create: m.vm.Snapshot.task(), Remove: m.vm.Remove.task(),
+	}
+}
+
+func (p Plan) task() vcenter.TaskPlan {
+	return vcenter.TaskPlan{Queue: p.Queue, Run: p.Run, Cut: p.Cut, Fault: p.Fault}
+}
+
+// VCenter is the world's vCenter. The world closes it.
+func (w *World) VCenter() *vcenter.Server { return w.vcenter }
+
+// Disks is the world's disk store.
+func (w *World) Disks() *disks.Store { return w.disks }
+
+// Guest is the guest of a VM; ok is false when there is none of that name.
+func (w *World) Guest(name string) (g Guest, ok bool) {
+	m := w.machine(name)
+	if m == nil {
+		return nil, false
+	}
+	return m.guest, true
+}
+
+// machine is the machine with a guest of that name, or nil.
+func (w *World) machine(name string) *machine {
+	for _, m := range w.machines {
+		if m.vm.Name == name && m.guest != nil {
+			return m
+		}
+	}
+	return nil
+}
+
+// Ready is what a started world tells the one who started it.
+type Ready struct {
+	// VCenter is the SDK's URL without a user.
+	VCenter    string       `json:"vcenter"`
+	User       string       `json:"user"`
+	Password   string       `json:"password"`
+	Thumbprint string       `json:"thumbprint"`
+	CAFile     string       `json:"ca_file"`
+	Admin      string       `json:"admin,omitempty"`
+	Guests     []ReadyGuest `json:"guests"`
+	PID        int          `json:"pid"`
+}
+
+// ReadyGuest is one VM of a started world.
+type ReadyGuest struct {
+	Name         string `json:"name"`
+	Folder       string `json:"folder"`
+	Kind         string `json:"kind"`
+	User         string `json:"user"`
+	Password     string `json:"password"`
+	UUID         string `json:"uuid"`
+	InstanceUUID string `json:"instance_uuid"`
+	// Outside is where the orchestrator reaches the agent, Inside where the agent listens; empty without a guest.
+	Outside string `json:"outside,omitempty"`
+	Inside  string `json:"inside,omitempty"`
+	// Disk is the file of the live disk.
+	Disk string `json:"disk,omitempty"`
+}
+
+// Ready describes the world; Admin is left to the one who serves it.
+func (w *World) Ready() Ready {
+	r := Ready{
+		VCenter: w.vcenter.URL().String(), User: w.user, Password: w.password,
+		Thumbprint: w.vcenter.Thumbprint(), CAFile: w.caFile, Guests: []ReadyGuest{}, PID: os.Getpid(),
+	}
+	for _, m := range w.machines {
+		g := ReadyGuest{
+			Name: m.vm.Name, Folder: m.vm.Folder, Kind: "none", User: m.user, Password: m.password,
+			UUID: m.uuid, InstanceUUID: m.instance, Outside: m.outside, Inside: m.inside,
+		}
+		if m.guest != nil {
+			g.Kind, g.Disk = m.guest.Kind(), m.guest.Disk()
+		}
+		r.Guests = append(r.Guests, g)
+	}
+	return r
+}
+
+// Close ends everything: vCenter first, then what runs in the guests, then the guests. It is idempotent, works on a
+// half-built world, and leaves no mount, loop device or process. The directory stays.
+func (w *World) Close(ctx context.Context) error {
+	w.closing.Do(func() { w.closed = w.close(context.WithoutCancel(ctx)) })
+	return w.closed
+}
+
+func (w *World) close(ctx context.Context) error {
+	close(w.stop)
+	w.done.Wait()
+	var errs []error
+	if w.vcenter != nil {
+		errs = append(errs, w.vcenter.Close())
+	}
+	if w.managers != nil {
+		errs = append(errs, w.managers.Close())
+	}
+	for _, m := range w.machines {
+		if m.proxy != nil {
+			errs = append(errs, m.proxy.Close())
+		}
+		if m.guest != nil {
+			errs = append(errs, m.guest.Close(ctx))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close scenario %q: %w", w.scenario.Name, err)
+	}
+	return nil
+}
+
+// uuid draws a random UUID (RFC 9562, version 4).
+func uuid(random *rand.Rand) string {
+	var b [16]byte
+	for i := range b {
+		b[i] = byte(random.Uint32())
+	}
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+func orElse(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
