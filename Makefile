@@ -12,10 +12,10 @@ GOBUILD  = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X m
 PAYLOAD := pkg/guest/payload
 TOOLS   := .tools/.stamp
 
-.PHONY: help build agent demo test check sim tools clean
+.PHONY: help build agent demo test check sim sim-mutants bench tools clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile
 
 build: agent ## stillframe, its agent and the lab, into build/
 	$(GOBUILD) -o build/stillframe ./cmd/orchestrator
@@ -49,6 +49,24 @@ sim: ## SEEDS windows (200000) from SEED (1) against every invariant; leaves bui
 	@mkdir -p build
 	go test ./pkg/freezewindow -run '^TestSim$$' -count=1 -timeout 30m \
 	  -args -sim.n=$(SEEDS) -sim.seed=$(SEED) -sim.out=$(CURDIR)/build/sim.json
+
+bench: .tools/govc ## the window's overhead beside a script of govc, the agent's size and memory; leaves build/bench/*.json
+	scripts/deps demo
+	@$(MAKE) --no-print-directory build
+	@mkdir -p build/bench
+	GOOS=windows GOARCH=amd64 $(GOBUILD) -o build/bench/stillframe-agent-windows-amd64.exe ./cmd/agent
+	$(GOBUILD) -o build/bench/bench ./testing/bench
+	build/bench/bench --out build/bench build/stillframe-agent-linux-amd64 build/stillframe-agent-linux-arm64 \
+	  build/bench/stillframe-agent-windows-amd64.exe
+
+.tools/govc: tools/govc/go.mod tools/govc/go.sum tools/govc/main.go
+	@mkdir -p .tools
+	cd tools/govc && CGO_ENABLED=0 go build -trimpath -o ../../.tools/govc .
+
+sim-mutants: ## plant bugs in the reducers; each must break an invariant; leaves build/mutants.json
+	@mkdir -p build
+	go test ./pkg/freezewindow -run '^TestMutants$$' -count=1 -timeout 30m \
+	  -args -sim.mutants-out=$(CURDIR)/build/mutants.json
 
 tools: $(TOOLS) ## the pinned linters, into .tools/
 

@@ -276,7 +276,7 @@ func TestRefusedStartIsToldInTheReadyFile(t *testing.T) {
 		"--port", strconv.Itoa(taken.Addr().(*net.TCPAddr).Port),
 	}
 	env := []string{"STILLFRAME_LAB_VM_UUID=" + testUUID, "STILLFRAME_LAB_LISTEN_HOST=127.0.0.1", "STILLFRAME_LAB_RUN_DIR=" + t.TempDir()}
-	for _, want := range []string{"ERROR SF3703 listen: ", "file exists"} { // the second finds the first one's answer
+	for _, want := range []string{"ERROR SF3705 listen: ", "file exists"} { // the second finds the first one's answer
 		cmd := exec.Command(exe, args...)
 		cmd.Env = env
 		out, err := cmd.CombinedOutput()
@@ -284,7 +284,7 @@ func TestRefusedStartIsToldInTheReadyFile(t *testing.T) {
 			t.Errorf("run = %v, %q, want status 1 and %q", err, out, want)
 		}
 		text, err := os.ReadFile(ready)
-		if err != nil || !strings.HasPrefix(string(text), "ERROR SF3703 listen: ") || strings.Count(string(text), "\n") != 1 {
+		if err != nil || !strings.HasPrefix(string(text), "ERROR SF3705 listen: ") || strings.Count(string(text), "\n") != 1 {
 			t.Errorf("ready file = %q, %v", text, err)
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/stillframe/stillframe/pkg/agent/hook"
 )
 
 // version is set by the linker: -ldflags "-X main.version=...".
@@ -17,12 +19,13 @@ const usage = `usage: stillframe-agent COMMAND
   thaw    release what a dead agent left frozen
   version print the version
 
-The command watchdog is started by run only.
+The commands watchdog and hook-watchdog are started by run only.
 `
 
 // The exit statuses.
 const (
 	exitOK     = 0
+	exitThawed = 9 // of thaw: something was still frozen, and has been released
 	exitFailed = 1
 	exitUsage  = 2
 )
@@ -38,6 +41,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return runAgent(rest, stdout, stderr)
 	case "watchdog":
 		return runWatchdog(rest, stderr)
+	case hook.Command:
+		return runHookWatchdog(rest, stderr)
 	case "thaw":
 		return runThaw(rest, stdout, stderr)
 	case "version":

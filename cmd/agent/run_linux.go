@@ -20,6 +20,7 @@ import (
 
 	"github.com/stillframe/stillframe/pkg/agent"
 	"github.com/stillframe/stillframe/pkg/agent/fsfreeze"
+	"github.com/stillframe/stillframe/pkg/agent/hook"
 	"github.com/stillframe/stillframe/pkg/agent/protocol"
 )
 
@@ -28,23 +29,32 @@ const identityLife = 26 * time.Hour
 
 func runWatchdog(args []string, stderr io.Writer) int { return fsfreeze.Watchdog(args, stderr) }
 
+func runHookWatchdog(args []string, stderr io.Writer) int {
+	for _, note := range fsfreeze.Harden() {
+		say(stderr, exitOK, "note: "+note+"\n")
+	}
+	return hook.Watchdog(args, stderr)
+}
+
 func runThaw(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 {
 		return say(stderr, exitUsage, "thaw: it takes no arguments\n")
 	}
 	results, err := fsfreeze.ThawListed(context.Background(), currentSeams().runDir)
+	status := exitOK
 	for _, r := range results {
-		if r.Error == "" {
+		if r.OK {
 			r.Error = "thawed"
+			status = exitThawed
 		}
-		if status := say(stdout, exitOK, r.Mount+": "+r.Error+"\n"); status != exitOK {
-			return status
+		if told := say(stdout, exitOK, r.Mount+": "+r.Error+"\n"); told != exitOK {
+			return told
 		}
 	}
 	if err != nil {
 		return say(stderr, exitFailed, fmt.Sprintf("thaw: %v\n", err))
 	}
-	return exitOK
+	return status
 }
 
 // runAgent is the whole life of an agent. It is no daemon: the process that was started is the one that serves.
@@ -97,13 +107,20 @@ func start(ctx context.Context, s settings) (*agent.Agent, net.Listener, string,
 		return nil, nil, "", err
 	}
 	options.Freezer = newFreezer(seams, s.onlyMount)
+	if seams.hooksDir != "" {
+		options.Hooks = hook.New(hook.Options{Dir: seams.hooksDir, Owner: seams.hooksOwner})
+	}
 	var config net.ListenConfig
 	inner, err := config.Listen(ctx, "tcp", net.JoinHostPort(seams.listenHost, strconv.Itoa(s.port)))
 	if err != nil {
-		return nil, nil, "", &agent.CodedError{Code: "SF3703", Err: fmt.Errorf("listen: %w", err)}
+		code := "SF3703"
+		if errors.Is(err, unix.EADDRINUSE) {
+			code = "SF3705"
+		}
+		return nil, nil, "", &agent.CodedError{Code: code, Err: fmt.Errorf("listen: %w", err)}
 	}
 	port := inner.Addr().(*net.TCPAddr).Port
-	return agent.New(options), tls.NewListener(inner, protocol.ServerTLS(own, s.peer)), readyLine(fingerprint, port), nil
+	return agent.New(options), masked(seams, tls.NewListener(inner, protocol.ServerTLS(own, s.peer))), readyLine(fingerprint, port), nil
 }
 
 // detach lets go of the standard streams of the one who started us, who may wait for their end.
@@ -129,6 +146,10 @@ func guest(s seams) (agent.Options, error) {
 		if o.VMUUID, err = oneLine("/sys/class/dmi/id/product_uuid"); err != nil {
 			return o, &agent.CodedError{Code: "SF3704", Err: fmt.Errorf("read the VM's uuid: %w", err)}
 		}
+	}
+	if o.BootID = s.bootID; o.BootID != "" {
+		o.OS, err = system()
+		return o, err
 	}
 	if o.BootID, err = oneLine("/proc/sys/kernel/random/boot_id"); err != nil {
 		return o, fmt.Errorf("read the boot id: %w", err)

@@ -22,6 +22,10 @@ func runWatchdog(_ []string, stderr io.Writer) int {
 	return say(stderr, exitFailed, fmt.Sprintf(noFreezer, runtime.GOOS))
 }
 
+func runHookWatchdog(_ []string, stderr io.Writer) int {
+	return say(stderr, exitFailed, fmt.Sprintf(noFreezer, runtime.GOOS))
+}
+
 func runThaw(_ []string, _, stderr io.Writer) int {
 	return say(stderr, exitFailed, fmt.Sprintf(noFreezer, runtime.GOOS))
 }

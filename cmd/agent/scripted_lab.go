@@ -27,6 +27,8 @@ const scriptedPoint = "/scripted"
 // death of this process.
 type scripted struct {
 	path string
+	// prepare is how long Prepare takes.
+	prepare time.Duration
 
 	mu       sync.Mutex
 	conn     net.Conn
@@ -53,6 +55,13 @@ func (s *scripted) Prepare(ctx context.Context, r agent.PrepareRequest) (agent.P
 		if v != "scripted" && v != scriptedPoint {
 			return agent.Prepared{}, &agent.CodedError{Code: "SF4705", Err: fmt.Errorf("choose file system %q: nothing is mounted there", v)}
 		}
+	}
+	timer := time.NewTimer(s.prepare)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+		return agent.Prepared{}, context.Cause(ctx)
 	}
 	dialer := net.Dialer{Timeout: scriptedLimit}
 	conn, err := dialer.DialContext(ctx, "unix", s.path)

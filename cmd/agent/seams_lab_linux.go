@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/stillframe/stillframe/pkg/agent"
 	"github.com/stillframe/stillframe/pkg/agent/fsfreeze"
+	"github.com/stillframe/stillframe/pkg/agent/protocol"
 )
 
 // The seams that only lab builds have. What each replaces is unproved on real systems:
@@ -21,13 +23,25 @@ import (
 //     the machine that runs the lab is never frozen.
 //   - STILLFRAME_LAB_RUN_DIR: in place of /run/stillframe.
 //   - STILLFRAME_LAB_FREEZER: unix:/path of a scripted freezer, in place of real file systems.
+//   - STILLFRAME_LAB_HOOKS_DIR: in place of /etc/stillframe/hooks.d, and its hooks may belong to the lab's own user; empty
+//     for no hooks, whatever lies in /etc.
 //   - STILLFRAME_LAB_IDLE: how long to wait for a peer, such as 2s.
+//   - STILLFRAME_LAB_BOOT_ID: the guest's boot id, in place of the kernel's.
+//   - STILLFRAME_LAB_PREPARE: how long the scripted freezer takes to prepare, such as 3s.
+//   - STILLFRAME_LAB_LIE: what the agent lies about; see lie_lab_linux.go.
 func currentSeams() seams {
 	s := seams{
 		runDir:     "/run/stillframe",
 		vmUUID:     strings.ToLower(os.Getenv("STILLFRAME_LAB_VM_UUID")),
 		listenHost: os.Getenv("STILLFRAME_LAB_LISTEN_HOST"),
 		freezer:    os.Getenv("STILLFRAME_LAB_FREEZER"),
+		hooksDir:   os.Getenv("STILLFRAME_LAB_HOOKS_DIR"),
+		hooksOwner: uint32(os.Geteuid()),
+		bootID:     os.Getenv("STILLFRAME_LAB_BOOT_ID"),
+		lie:        os.Getenv("STILLFRAME_LAB_LIE"),
+	}
+	if prepare, err := time.ParseDuration(os.Getenv("STILLFRAME_LAB_PREPARE")); err == nil {
+		s.prepare = prepare
 	}
 	if dir := os.Getenv("STILLFRAME_LAB_RUN_DIR"); dir != "" {
 		s.runDir = dir
@@ -43,8 +57,11 @@ func currentSeams() seams {
 
 // newFreezer takes the allow-list of the flags and of the environment; where both are given, only what is in both.
 func newFreezer(s seams, onlyMount []string) agent.Freezer {
-	if path, ok := strings.CutPrefix(s.freezer, "unix:"); ok {
-		return &scripted{path: path}
+	if path, ok := strings.CutPrefix(s.freezer, "unix:"); ok && s.lie != lieNeverHeld {
+		return &scripted{path: path, prepare: s.prepare}
+	}
+	if s.lie == lieNeverHeld {
+		return pretender{}
 	}
 	switch {
 	case len(onlyMount) == 0:
@@ -52,5 +69,13 @@ func newFreezer(s seams, onlyMount []string) agent.Freezer {
 	case len(s.onlyMount) > 0:
 		onlyMount = slices.DeleteFunc(onlyMount, func(dir string) bool { return !slices.Contains(s.onlyMount, dir) })
 	}
-	return fsfreeze.New(fsfreeze.Options{Bound: fsfreeze.Bound{OnlyMount: onlyMount}, RunDir: s.runDir})
+	return &lodger{fsfreeze.New(fsfreeze.Options{Bound: fsfreeze.Bound{OnlyMount: onlyMount}, RunDir: s.runDir})}
+}
+
+// lodger tells only of what it may freeze: the other file systems of this machine are not the lab guest's.
+type lodger struct{ *fsfreeze.Freezer }
+
+func (l *lodger) Volumes(ctx context.Context) ([]protocol.Volume, error) {
+	all, err := l.Freezer.Volumes(ctx)
+	return slices.DeleteFunc(all, func(v protocol.Volume) bool { return !v.Supported }), err
 }

@@ -12,6 +12,14 @@ type seams struct {
 	onlyMount []string
 	// allMounts says that without any allow-list everything that can be frozen may be.
 	allMounts bool
+	// hooksDir is the folder of the hooks, empty for none; hooksOwner the user that they belong to besides root.
+	hooksDir   string
+	hooksOwner uint32
 	// freezer is the address of a scripted freezer; empty: real file systems.
 	freezer string
+	// bootID is the guest's boot id; empty: the kernel's.
+	bootID string
+	// lie and prepare are the lab's: what the agent lies about, and how long its scripted freezer takes to prepare.
+	lie     string
+	prepare time.Duration
 }

@@ -192,7 +192,8 @@ func operator(r lab.Ready) []string {
 			env = append(env, v)
 		}
 	}
-	env = append(env, "GOVC_URL="+r.VCenter, "GOVC_USERNAME="+r.User, "GOVC_PASSWORD="+r.Password, "GOVC_TLS_CA_CERTS="+r.CAFile)
+	env = append(env, "GOVC_URL="+r.VCenter, "GOVC_USERNAME="+r.User, "GOVC_PASSWORD="+r.Password, "GOVC_TLS_CA_CERTS="+r.CAFile,
+		"STILLFRAME_STATE_DIR="+filepath.Join(filepath.Dir(r.CAFile), "state"))
 	for _, g := range r.Guests {
 		if g.Name == demoVM {
 			env = append(env, "GOVC_GUEST_LOGIN="+g.User+":"+g.Password)

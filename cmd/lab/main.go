@@ -23,8 +23,9 @@ const (
 
 const usage = `stillframe-lab: worlds in which Stillframe is tested without VMware
 
-  stillframe-lab run SCENARIO.yaml --dir DIR [--ready-fd N]
-        runs a scenario until SIGTERM or SIGINT; prints one line of JSON when it is ready
+  stillframe-lab run SCENARIO.yaml [--dir DIR] [--ready-fd N]
+        runs a scenario until SIGTERM or SIGINT; when it is ready it prints what to export, or one line of JSON on
+        descriptor N. What a scenario may say: docs/vcsim.md
   stillframe-lab demo --stillframe PATH --agent PATH --out DIR [--scripted] [--scenario FILE]
         one true freeze window, with its proof; leaves DIR/report.json and DIR/proof.json
 `

@@ -101,7 +101,7 @@ func TestUsage(t *testing.T) {
 	}{
 		"help":             {nil, exitOK, "stillframe-lab run SCENARIO.yaml"},
 		"unknown":          {[]string{"dance"}, exitUsage, `unknown command "dance"`},
-		"run without dir":  {[]string{"run", "x.yaml"}, exitUsage, "--dir"},
+		"run nothing":      {[]string{"run"}, exitUsage, "needs a scenario"},
 		"run two":          {[]string{"run", "x.yaml", "--dir", "d", "y.yaml"}, exitUsage, "y.yaml"},
 		"missing scenario": {[]string{"run", "missing.yaml", "--dir", t.TempDir()}, exitFailed, "missing.yaml"},
 		"demo of nothing":  {[]string{"demo"}, exitUsage, "demo needs"},

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/stillframe/stillframe/pkg/vsphere"
 )
 
@@ -15,6 +17,15 @@ import (
 type target struct {
 	vcenter, caFile, thumbprint string
 	insecure                    bool
+}
+
+// flags adds the flags of a target to a command.
+func (t *target) flags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&t.vcenter, "vcenter", "", "vCenter or ESXi URL (default GOVC_URL)")
+	flags.StringVar(&t.caFile, "ca-file", "", "PEM file of the only certificates to trust")
+	flags.StringVar(&t.thumbprint, "thumbprint", "", "SHA-256 or SHA-1 thumbprint of the only certificate to trust")
+	flags.BoolVar(&t.insecure, "insecure", false, "trust any certificate: for labs only, shown as a finding in every result")
 }
 
 // options reads the vCenter's address, account and trust. Passwords come from the environment only, because a command
@@ -30,6 +41,9 @@ func (c *cli) options(t target) (vsphere.Options, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" { // the error would repeat the address with its password
 		return vsphere.Options{}, invalid("the vCenter's address is not a URL such as https://vcenter.example/sdk")
+	}
+	if strings.Contains(u.Path, "@") { // a password with a slash: what follows it was read as the path
+		return vsphere.Options{}, invalid("the vCenter's address has an @ in its path: set GOVC_USERNAME and GOVC_PASSWORD instead of an account in the URL")
 	}
 	if u.Path == "" || u.Path == "/" {
 		u.Path = "/sdk"

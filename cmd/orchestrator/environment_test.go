@@ -28,6 +28,7 @@ func TestOptions(t *testing.T) {
 		{name: "no address", env: map[string]string{}, code: "SF1002"},
 		{name: "no account", env: map[string]string{"GOVC_URL": "vc.example"}, code: "SF1002"},
 		{name: "not an address", env: map[string]string{"GOVC_URL": "https://u:secret@vc example/"}, code: "SF1003"},
+		{name: "a password with a slash", env: map[string]string{"GOVC_URL": "https://u:12/secret@vc"}, code: "SF1003"},
 		{name: "two trust flags", env: full, target: target{caFile: "x", thumbprint: "y"}, code: "SF1003"},
 		{name: "known host", env: with(full, "GOVC_TLS_KNOWN_HOSTS", known), url: "https://vc.example/sdk", user: "u:p", check: func(t *testing.T, _, thumbprint string, _ bool) {
 			t.Helper()

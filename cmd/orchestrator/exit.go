@@ -16,6 +16,7 @@ const (
 	exitAuth        = 6
 	exitPreflight   = 7
 	exitBudget      = 9
+	exitLocked      = 11
 	exitRecovery    = 13
 	exitInterrupted = 130
 )
@@ -24,8 +25,12 @@ const (
 var exitByCode = map[string]int{
 	"SF1001": exitUsage, "SF1002": exitUsage, "SF1003": exitUsage,
 	"SF2009": exitNoMatch, "SF2010": exitNoMatch,
+	"SF1101": exitPreflight, "SF1102": exitPreflight, "SF1103": exitLocked, "SF1104": exitAuth, "SF2304": exitRecovery,
+	"SF4010": exitPreflight, "SF4012": exitPreflight,
 	"SF2001": exitAuth, "SF2003": exitAuth, "SF2101": exitAuth, "SF3001": exitAuth, "SF3104": exitAuth, "SF3604": exitAuth,
-	"SF2111": exitPreflight, "SF2112": exitPreflight, "SF2119": exitPreflight, "SF3601": exitPreflight,
+	"SF2111": exitPreflight, "SF2112": exitPreflight, "SF2113": exitPreflight, "SF2114": exitPreflight, "SF2115": exitPreflight,
+	"SF2118": exitPreflight, "SF2119": exitPreflight, "SF2120": exitPreflight, "SF2121": exitPreflight, "SF2122": exitPreflight,
+	"SF2124": exitPreflight, "SF2208": exitPreflight, "SF3601": exitPreflight,
 	"SF3602": exitPreflight, "SF3609": exitPreflight, "SF4011": exitPreflight,
 }
 

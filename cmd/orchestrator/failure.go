@@ -43,6 +43,9 @@ func say(w io.Writer, line string) {
 // printable replaces control characters, which could steer a terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' {
+			return ' '
+		}
 		if unicode.IsControl(r) || unicode.In(r, unicode.Cf) {
 			return '\uFFFD'
 		}

@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"net/url"
+	"time"
 
 	"github.com/stillframe/stillframe/pkg/backup"
 	"github.com/stillframe/stillframe/pkg/guest"
 	"github.com/stillframe/stillframe/pkg/guest/guestops"
 	"github.com/stillframe/stillframe/pkg/inventory"
+	"github.com/stillframe/stillframe/pkg/statefile"
 	"github.com/stillframe/stillframe/pkg/vsphere"
 )
 
@@ -38,6 +40,8 @@ func (h hypervisor) FindSnapshots(ctx context.Context, vm inventory.VM, prefix s
 // guests is the road by guest operations of one endpoint.
 type guests struct {
 	endpoint *vsphere.Endpoint
+	store    *statefile.Store
+	vcenter  string
 	account  *url.Userinfo
 	payload  guest.Payload
 	port     uint16
@@ -47,11 +51,62 @@ type guests struct {
 var _ backup.Guests = guests{}
 
 func (g guests) Open(ctx context.Context, vm inventory.VM, run string, epoch uint64) (*guest.Deployment, error) {
-	ops := vsphere.NewGuestOps(g.endpoint, vm, func(context.Context) (*url.Userinfo, error) { return g.account, nil })
-	d := guest.Deployer{Access: guestops.New(ops), Payload: g.payload, Port: g.port}
+	access, _ := operations(g.endpoint, vm, g.account, ledger{g.store, statefile.Intent{
+		Run: run, Epoch: epoch, VCenter: g.vcenter, VM: vm.InstanceUUID, Path: vm.Path, Moref: vm.Moref,
+	}})
+	d := guest.Deployer{Access: access, Payload: g.payload, Port: g.port}
 	t := guest.Target{Addresses: vm.Addresses, VMUUID: vm.UUID, Run: run, Epoch: epoch}
 	if g.address != "" {
 		t.Addresses = []string{g.address}
 	}
-	return d.Open(ctx, t)
+	deployment := &guest.Deployment{}
+	err := once(ctx, g.store, guestCredential(vm, g.account), g.account, "SF3001", func() (err error) {
+		deployment, err = d.Open(ctx, t)
+		return err
+	})
+	return deployment, err
+}
+
+// operations are the guest operations of one VM and the road that they make. The ledger may be nil.
+func operations(e *vsphere.Endpoint, vm inventory.VM, account *url.Userinfo, l guest.Ledger) (*guestops.Access, *vsphere.GuestOps) {
+	ops := vsphere.NewGuestOps(e, vm, func(context.Context) (*url.Userinfo, error) { return account, nil })
+	if l == nil {
+		return guestops.New(ops), ops
+	}
+	return guestops.NewRecorded(ops, l), ops
+}
+
+// guestCredential names the account in the guest, for what is remembered of refused passwords. root is each guest's own;
+// any other name may be one account of a directory, whose failed logons all count together.
+func guestCredential(vm inventory.VM, account *url.Userinfo) string {
+	if name := account.Username(); name != "root" {
+		return "guest account " + name
+	}
+	return "root of VM " + vm.InstanceUUID
+}
+
+// ledger writes down what is put into one guest by one run.
+type ledger struct {
+	store *statefile.Store
+	about statefile.Intent
+}
+
+var _ guest.Ledger = ledger{}
+
+func (l ledger) intent(kind statefile.Kind, r guest.Remote) statefile.Intent {
+	i := l.about
+	i.Kind, i.Subject, i.At = kind, r.Dir, time.Now().UTC()
+	return i
+}
+
+func (l ledger) Intend(ctx context.Context, stage guest.Stage, r guest.Remote) error {
+	kind := statefile.Folder
+	if stage == guest.StageStart {
+		kind = statefile.Process
+	}
+	return l.store.Intend(ctx, l.intent(kind, r))
+}
+
+func (l ledger) Settle(ctx context.Context, r guest.Remote) error {
+	return l.store.Settle(ctx, l.intent(statefile.Process, r), l.intent(statefile.Folder, r))
 }

@@ -16,14 +16,15 @@ func main() {
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr, os.Getenv))
 }
 
-// run builds the command tree and runs one command; it returns the exit status. The first SIGINT or SIGTERM ends the
-// run in good order - a held guest is thawed first -, the second one also ends the wait for a late snapshot task.
+// run builds the command tree and runs one command; it returns the exit status. The first SIGINT, SIGTERM or
+// SIGHUP ends the run in good order - a held guest is thawed first -, the second one also ends the wait for a late snapshot task.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer, getenv func(string) string) int {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	giveUp := make(chan struct{})
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Ignore(syscall.SIGPIPE) // a reader of our output that leaves must not end a run in its middle
 	defer signal.Stop(signals)
 	go func() {
 		for n := 0; ; n++ {

@@ -76,36 +76,3 @@ func TestExitOfRun(t *testing.T) {
 		})
 	}
 }
-
-// TestUsage holds every command line that cannot be understood to status 2 and an error with its code.
-func TestUsage(t *testing.T) {
-	for _, args := range [][]string{
-		{"rn"},
-		{"run", "x"},
-		{"run", "--no-such-flag"},
-		{"version", "x"},
-		{"run", "-o", "yaml"},
-		{"run"},
-		{"run", "--vm", "x"},
-		{"run", "--vm", "x", "--window-only", "--on-degrade", "retry"},
-		{"run", "--vm", "x", "--window-only"},
-		{"run", "--vm", "x", "--window-only", "--late-limit", "0s"},
-	} {
-		var stdout, stderr bytes.Buffer
-		if got := run(t.Context(), args, &stdout, &stderr, func(string) string { return "" }); got != exitUsage {
-			t.Errorf("%q ends with %d, want %d", args, got, exitUsage)
-		}
-		if stdout.Len() > 0 || !strings.Contains(stderr.String(), "(SF100") || !strings.Contains(stderr.String(), "try: ") {
-			t.Errorf("%q prints %q and %q, want an error with code and advice on standard error only", args, stdout.String(), stderr.String())
-		}
-	}
-}
-
-func TestVersion(t *testing.T) {
-	for _, args := range [][]string{{"version"}, {"version", "-o", "json"}} {
-		var stdout, stderr bytes.Buffer
-		if got := run(t.Context(), args, &stdout, &stderr, func(string) string { return "" }); got != exitOK || !strings.Contains(stdout.String(), version) {
-			t.Errorf("%q ends with %d and prints %q %q", args, got, stdout.String(), stderr.String())
-		}
-	}
-}

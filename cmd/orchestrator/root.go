@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -28,23 +29,46 @@ func (c *cli) root() *cobra.Command {
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	for _, sub := range []*cobra.Command{c.runCommand(), c.versionCommand()} {
-		args := sub.Args
-		sub.Args = func(cmd *cobra.Command, a []string) error {
-			if err := args(cmd, a); err != nil {
-				return &usageError{err}
+	root.AddCommand(c.runCommand(), c.recoverCommand(), c.doctorCommand(), c.vsphereCommand(), c.versionCommand(), c.completionCommand(), c.manCommand())
+	root.SetHelpCommand(helpCommand())
+	root.InitDefaultHelpCmd()
+	strict(root)
+	return root
+}
+
+// helpCommand is cobra's, but a command that does not exist is an error.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "Show the help of a command", Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return &usageError{errors.Join(fmt.Errorf("there is no command %q", strings.Join(args, " ")), err)}
 			}
-			return nil
-		}
-		root.AddCommand(sub)
+			return about.Help()
+		},
 	}
-	root.Args = func(cmd *cobra.Command, a []string) error {
-		if err := cobra.NoArgs(cmd, a); err != nil {
+}
+
+// strict makes a mistake in the command line an error on every level: cobra itself prints help for an unknown child of a
+// group and ends with 0, so that a typo in a nightly job would look green.
+func strict(cmd *cobra.Command) {
+	args := cmd.Args
+	if args == nil {
+		args = cobra.NoArgs
+	}
+	cmd.Args = func(cmd *cobra.Command, a []string) error {
+		if err := args(cmd, a); err != nil {
 			return &usageError{err}
 		}
 		return nil
 	}
-	return root
+	if cmd.RunE == nil {
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
+	for _, sub := range cmd.Commands() {
+		strict(sub)
+	}
 }
 
 // usageError is a command line that cannot be understood.

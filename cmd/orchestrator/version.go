@@ -47,7 +47,11 @@ func (c *cli) version(output string) error {
 // outputFlag adds -o to a command.
 func outputFlag(cmd *cobra.Command, output *string) {
 	*output = "table"
-	cmd.Flags().VarP(&choice{output, []string{"table", "json"}}, "output", "o", "output: table or json")
+	words := []string{"table", "json"}
+	cmd.Flags().VarP(&choice{output, words}, "output", "o", "output: table or json")
+	if err := cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // the flag is there, and has no other completion
+	}
 }
 
 // choice is a flag that takes one of a few words.

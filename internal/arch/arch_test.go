@@ -28,19 +28,25 @@ var imports = map[string][]string{
 	"pkg/agent/protocol": {},
 	"pkg/advice":         {},
 	"pkg/freezewindow":   {"pkg/inventory"},
+	"pkg/admission":      {"pkg/freezewindow"},
+	"pkg/statefile":      {"pkg/admission"},
 	"pkg/vsphere":        {"pkg/inventory"},
 	"pkg/agent":          {"pkg/agent/protocol"},
 	"pkg/agent/fsfreeze": {"pkg/agent", "pkg/agent/protocol"},
+	"pkg/agent/hook":     {"pkg/agent", "pkg/agent/protocol"},
 	"pkg/guest":          {"pkg/inventory", "pkg/freezewindow", "pkg/agent/protocol"},
 	"pkg/guest/guestops": {"pkg/guest", "pkg/agent/protocol"},
-	"pkg/backup":         {"pkg/inventory", "pkg/freezewindow", "pkg/guest", "pkg/advice"},
+	"pkg/metrics":        {"pkg/admission", "pkg/backup", "pkg/freezewindow"},
+	"pkg/backup":         {"pkg/inventory", "pkg/freezewindow", "pkg/guest", "pkg/advice", "pkg/admission", "pkg/statefile"},
 	"cmd/orchestrator": {
-		"pkg/advice", "pkg/agent/protocol", "pkg/backup", "pkg/freezewindow", "pkg/guest", "pkg/guest/guestops", "pkg/inventory",
-		"pkg/vsphere",
+		"pkg/advice", "pkg/agent/protocol", "pkg/backup", "pkg/freezewindow", "pkg/guest", "pkg/guest/guestops", "pkg/inventory", "pkg/metrics",
+		"pkg/statefile", "pkg/vsphere",
 	},
-	"cmd/agent":     {"pkg/agent", "pkg/agent/fsfreeze", "pkg/agent/protocol"},
+	"cmd/agent":     {"pkg/agent", "pkg/agent/fsfreeze", "pkg/agent/hook", "pkg/agent/protocol"},
 	"cmd/lab":       {"pkg/lab"},
 	"internal/arch": {},
+	// An example for others: it uses the programs, not the packages.
+	"testing/example": {},
 }
 
 // forbidden are imports that a part of the tree never has, whatever the reason looks like; tests may.

@@ -21,19 +21,20 @@ const (
 // versions is the table that decides: a module that is not here is not taken, and a version moves here first. It grows
 // with the code that needs it; docs/adr says why each is taken.
 var versions = map[string]struct{ version, scope string }{
-	"github.com/goccy/go-yaml":        {"v1.19.2", product},
-	"github.com/google/go-cmp":        {"v0.7.0", tests},
-	"github.com/google/uuid":          {"v1.6.0", product},
-	"github.com/spf13/cobra":          {"v1.10.2", product},
-	"github.com/vmware/govmomi":       {"v0.56.0", product + labOnly + tests},
-	"github.com/oklog/run":            {"v1.2.0", product},
-	"github.com/rogpeppe/go-internal": {"v1.16.0", tests},
-	"go.uber.org/goleak":              {"v1.3.0", tests},
-	"go.uber.org/zap":                 {"v1.28.0", product},
-	"golang.org/x/sync":               {"v0.23.0", product},
-	"golang.org/x/sys":                {"v0.49.0", product + agentOf},
-	"golang.org/x/term":               {"v0.46.0", product},
-	"pgregory.net/rapid":              {"v1.3.0", tests},
+	"github.com/goccy/go-yaml":            {"v1.19.2", product},
+	"github.com/google/go-cmp":            {"v0.7.0", tests},
+	"github.com/google/uuid":              {"v1.6.0", product},
+	"github.com/spf13/cobra":              {"v1.10.2", product},
+	"github.com/vmware/govmomi":           {"v0.56.0", product + labOnly + tests},
+	"github.com/oklog/run":                {"v1.2.0", product},
+	"github.com/prometheus/client_golang": {"v1.25.0", product},
+	"github.com/rogpeppe/go-internal":     {"v1.16.0", tests},
+	"go.uber.org/goleak":                  {"v1.3.0", tests},
+	"go.uber.org/zap":                     {"v1.28.0", product},
+	"golang.org/x/sync":                   {"v0.23.0", product},
+	"golang.org/x/sys":                    {"v0.49.0", product + agentOf},
+	"golang.org/x/term":                   {"v0.46.0", product},
+	"pgregory.net/rapid":                  {"v1.3.0", tests},
 }
 
 // TestVersions compares the direct requirements of go.mod with the table and with what the source imports.

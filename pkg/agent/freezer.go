@@ -33,6 +33,9 @@ type PrepareRequest struct {
 	// Deadman is the time from the start of the hold after which the Freezer's own second net, outside this process,
 	// must have released everything. It is longer than the session's own dead-man, so that at most one of them acts.
 	Deadman time.Duration
+	// Broken is called, at most once and in a goroutine of its own, when that second net is gone while anything is
+	// held. Nil means that nobody wants to know.
+	Broken func()
 }
 
 // Prepared is what Freeze will hold.

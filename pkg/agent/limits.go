@@ -24,6 +24,7 @@ const (
 	thawingLimit  = 29 * time.Second
 	openLimit     = 24 * time.Hour
 	resumeLimit   = 15 * time.Minute
+	fetchLimit    = 2 * time.Minute
 	leaveAfter    = 10 * time.Second
 	ringEntries   = 256
 	usedGoEntries = 64

@@ -59,6 +59,13 @@ func describe(what any) string {
 		return "prepare ended"
 	case ThawEnded:
 		return "thaw ended"
+	case HookEnded:
+		if e.Err != nil {
+			return "hooks of " + string(e.Point) + " ended: " + e.Err.Error()
+		}
+		return "hooks of " + string(e.Point) + " ended"
+	case HooksReleased:
+		return "hooks released"
 	case HoldStarted:
 		return "hold started"
 	case LinkLost:

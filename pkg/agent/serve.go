@@ -20,6 +20,8 @@ type Options struct {
 	// Uptime is the time since the guest booted.
 	Uptime  func() time.Duration
 	Freezer Freezer
+	// Hooks runs the guest owner's programs around a freeze; nil runs none.
+	Hooks Hooks
 	// Idle is how long the agent waits for an authenticated peer; 0 means 60 s.
 	Idle time.Duration
 }
@@ -59,7 +61,7 @@ func New(o Options) *Agent {
 
 // Serve accepts connections of l, which must already demand the one peer's certificate (protocol.ServerTLS), and serves
 // them until the session is over or nobody came in time; then it returns nil. When ctx ends, a hold is released first.
-// Serve closes l and the Freezer.
+// Serve closes l, the Freezer and the Hooks.
 func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 	a.start = time.Now()
 	detached := context.WithoutCancel(ctx)
@@ -70,7 +72,7 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 		}
 	})
 	var commands []Command
-	a.state, commands = Start(Self{a.o.Version, a.o.ExeSHA256, a.o.VMUUID, a.o.BootID, a.o.OS}, a.o.Idle)
+	a.state, commands = Start(Self{a.o.Version, a.o.ExeSHA256, a.o.VMUUID, a.o.BootID, a.o.OS, a.o.Hooks != nil}, a.o.Idle)
 	a.do(detached, commands)
 	stop := ctx.Done()
 	timer := time.NewTimer(0)
@@ -92,6 +94,9 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 	close(a.calls)
 	a.hangUp()
 	a.group.Wait()
+	if a.o.Hooks != nil {
+		err = errors.Join(err, a.o.Hooks.Close())
+	}
 	return errors.Join(err, a.o.Freezer.Close())
 }
 
@@ -126,6 +131,11 @@ func (a *Agent) take(ctx context.Context, e timed) {
 	case LinkLost:
 		a.hangUp()
 		a.step(ctx, e.at, event)
+	case ThawEnded, HooksReleased:
+		a.step(ctx, e.at, event)
+		if a.state.Name != Thawing {
+			a.collect()
+		}
 	default:
 		a.step(ctx, e.at, event)
 	}
@@ -155,6 +165,13 @@ func (a *Agent) do(ctx context.Context, commands []Command) {
 			a.left = true
 		case Prepare, Freeze, Thaw, Release:
 			a.call(ctx, c)
+		case RunHooks:
+			a.group.Go(func() {
+				outcome := a.o.Hooks.Run(ctx, c.HookRequest, func() { a.post(0, HoldStarted{}) })
+				a.post(0, HookEnded{c.Point, outcome})
+			})
+		case EndHooks:
+			a.group.Go(func() { a.post(0, HooksReleased{a.o.Hooks.End(a.start.Add(c.By))}) })
 		}
 	}
 }
@@ -164,7 +181,9 @@ func (a *Agent) call(ctx context.Context, c Command) {
 	switch c := c.(type) {
 	case Prepare:
 		a.calls <- func() {
-			p, err := a.o.Freezer.Prepare(ctx, PrepareRequest(c))
+			p, err := a.o.Freezer.Prepare(ctx, PrepareRequest{
+				Volumes: c.Volumes, Deadman: c.Deadman, Broken: func() { a.post(0, NetLost{}) },
+			})
 			runtime.GC()
 			a.post(0, PreparedEvent{p.Volumes, err})
 		}
@@ -181,15 +200,20 @@ func (a *Agent) call(ctx context.Context, c Command) {
 			a.postAt(at, 0, ThawEnded{results, a.gap.end(), a.ring.entries()})
 		})
 	case Release:
-		if a.gc != 0 {
-			debug.SetGCPercent(a.gc)
-			a.gc = 0
-		}
+		a.collect()
 		a.calls <- func() {
 			if err := a.o.Freezer.Close(); err != nil {
 				a.ring.note(time.Since(a.start), err)
 			}
 		}
+	}
+}
+
+// collect allows garbage collections again when the hold is over: the session may stay open for a day.
+func (a *Agent) collect() {
+	if a.gc != 0 {
+		debug.SetGCPercent(a.gc)
+		a.gc = 0
 	}
 }
 

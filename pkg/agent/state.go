@@ -94,6 +94,8 @@ type State struct {
 	// Stopping is true when the process was asked to end; Ending when the session's end was answered.
 	Stopping, Ending bool
 
+	hook hooking
+
 	// Dropped counts frames that changed nothing: replayed, of an old session, or without meaning here.
 	Dropped int
 	last    time.Duration
@@ -103,6 +105,8 @@ type State struct {
 type Self struct {
 	Version, ExeSHA256, VMUUID, BootID string
 	OS                                 protocol.OS
+	// Hooks says whether hooks are looked for.
+	Hooks bool
 }
 
 // Event is what can happen to the agent. The types below are all there are.
@@ -133,10 +137,19 @@ type (
 		MaxGap  time.Duration
 		Trace   []protocol.TraceEntry
 	}
+	// HookEnded says that the hooks of a point have ended or, at pre-freeze, hold.
+	HookEnded struct {
+		Point Point
+		HookOutcome
+	}
+	// HooksReleased says that no hook of prepare or pre-freeze lives any more.
+	HooksReleased struct{ Results []protocol.Hook }
 	// Fired says that a timer fired.
 	Fired struct{ Timer Timer }
 	// LinkLost says that the present connection ended.
 	LinkLost struct{}
+	// NetLost says that the second net is gone while something may be held: nobody watches this process any more.
+	NetLost struct{}
 	// ServiceStop says that the process is asked to end.
 	ServiceStop struct{}
 )
@@ -147,8 +160,11 @@ func (PreparedEvent) event() {}
 func (HoldStarted) event()   {}
 func (FreezeEnded) event()   {}
 func (ThawEnded) event()     {}
+func (HookEnded) event()     {}
+func (HooksReleased) event() {}
 func (Fired) event()         {}
 func (LinkLost) event()      {}
+func (NetLost) event()       {}
 func (ServiceStop) event()   {}
 
 // Command is what the reducer asks of its driver. The types below are all there are.
@@ -171,6 +187,9 @@ type (
 	Freeze  struct{}
 	Thaw    struct{}
 	Release struct{}
+	// RunHooks and EndHooks call Hooks; By is since the agent's start.
+	RunHooks struct{ HookRequest }
+	EndHooks struct{ By time.Duration }
 	// SetTimer arms a timer for a time since the agent's start, in place of an earlier one of that name.
 	SetTimer struct {
 		Timer Timer
@@ -189,6 +208,8 @@ func (Prepare) command()   {}
 func (Freeze) command()    {}
 func (Thaw) command()      {}
 func (Release) command()   {}
+func (RunHooks) command()  {}
+func (EndHooks) command()  {}
 func (SetTimer) command()  {}
 func (StopTimer) command() {}
 func (Leave) command()     {}

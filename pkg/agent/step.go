@@ -23,6 +23,12 @@ func Start(self Self, idle time.Duration) (State, []Command) {
 // Step is the agent's reducer: pure but for random nonces, total, without a clock. at is the time of e since the agent's
 // start; one before the last is raised to it.
 func Step(s State, at time.Duration, e Event) (State, []Command) {
+	s, commands := step(s, at, e)
+	return s.mindHooks(s.last, commands)
+}
+
+func step(s State, at time.Duration, e Event) (State, []Command) {
+	happened := at
 	at = max(at, s.last)
 	s.last = at
 	switch e := e.(type) {
@@ -33,16 +39,30 @@ func Step(s State, at time.Duration, e Event) (State, []Command) {
 	case PreparedEvent:
 		return prepared(s, at, e)
 	case HoldStarted:
-		s.Holding, s.HoldAt = true, at
-		return s, []Command{SetTimer{TimerDeadman, at + s.Deadman}, StopTimer{TimerPrehold}}
+		if s.Holding { // by a hook already
+			return s, nil
+		}
+		// The hold is as old as it is, even when other events were heard of first.
+		s.Holding, s.HoldAt = true, happened
+		return s, []Command{SetTimer{TimerDeadman, s.HoldAt + s.Deadman}, StopTimer{TimerPrehold}}
 	case FreezeEnded:
 		return freezeEnded(s, at, e)
 	case ThawEnded:
 		return thawEnded(s, at, e)
+	case HookEnded:
+		return hookEnded(s, at, e)
+	case HooksReleased:
+		return hooksReleased(s, at, e)
 	case Fired:
 		return fired(s, at, e.Timer)
 	case LinkLost:
 		return linkLost(s, at)
+	case NetLost:
+		if s.Name != Freezing && s.Name != Frozen {
+			return s, nil
+		}
+		s.Expired = BySystem
+		return s.release(at)
 	case ServiceStop:
 		s.Stopping = true
 		return s.end(at, ByServiceStop)
@@ -78,7 +98,7 @@ func hello(s State, at time.Duration, e Hello) (State, []Command) {
 	case !e.M.Resume && (s.Name != Idle || s.Stopping):
 		return refuse("SF4008", "the agent serves another session, state %s", s.Name)
 	}
-	s.Session, s.Epoch, s.LastQ, s.Linked = e.M.S, e.M.Epoch, e.M.Q, true
+	s.Session, s.Epoch, s.LastQ, s.Linked, s.hook.run = e.M.S, e.M.Epoch, e.M.Q, true, e.M.Run
 	volumes := e.Volumes[:min(len(e.Volumes), maxVolumesListed)]
 	answer := &protocol.HelloAnswer{
 		NonceEcho: e.M.Nonce, Nonce: rand.Text(),
@@ -98,9 +118,11 @@ func (s State) silence(at time.Duration) []Command {
 	switch s.Name {
 	case Idle, Arming, Ready:
 		return []Command{SetTimer{TimerSilence, at + silenceLimit}}
-	case Open, Closed:
+	case Open:
+		return []Command{SetTimer{TimerSilence, at + resumeLimit}}
+	case Closed: // nothing is left to complete: only the last word waits to be fetched
 		if !s.Ending {
-			return []Command{SetTimer{TimerSilence, at + resumeLimit}}
+			return []Command{SetTimer{TimerSilence, at + fetchLimit}}
 		}
 	case Freezing, Frozen, Thawing:
 	}
@@ -163,7 +185,12 @@ func arm(s State, at time.Duration, m *protocol.Arm) (State, []Command) {
 		s.Deadman = asked
 	}
 	s.Name, s.Mode = Arming, m.Mode
-	return s, []Command{SetTimer{TimerArm, at + armLimit}, Prepare{m.Volumes, s.Deadman + secondNetAfter}}
+	limit := SetTimer{TimerArm, at + armLimit}
+	if s.Self.Hooks {
+		s.hook.running, s.hook.volumes = PointPrepare, m.Volumes
+		return s, []Command{limit, RunHooks{HookRequest{PointPrepare, s.hook.run, s.Mode, true, s.Deadman + secondNetAfter}}}
+	}
+	return s, []Command{limit, Prepare{m.Volumes, s.Deadman + secondNetAfter}}
 }
 
 func prepared(s State, at time.Duration, e PreparedEvent) (State, []Command) {
@@ -177,7 +204,7 @@ func prepared(s State, at time.Duration, e PreparedEvent) (State, []Command) {
 	}
 	s.Name, s.Volumes = Ready, e.Volumes
 	r := &protocol.Ready{
-		Mode: s.Mode, Volumes: e.Volumes, ReadyLeftMS: readyLimit.Milliseconds(),
+		Mode: s.Mode, Volumes: e.Volumes, Hooks: s.hook.names, ReadyLeftMS: readyLimit.Milliseconds(),
 		Writers: []protocol.Writer{}, PhasesUS: map[string]int64{}, Provider: protocol.Provider{Served: []string{}},
 	}
 	r.T = protocol.WordReady
@@ -216,8 +243,14 @@ func goFreeze(s State, at time.Duration, m *protocol.Go) (State, []Command) {
 	if asked := time.Duration(m.HoldMS) * time.Millisecond; asked > 0 && asked < s.Deadman {
 		s.Deadman = asked
 	}
-	s.Name, s.Go, s.GoAt, s.FreezeRuns = Freezing, m.Go, at, true
-	return s, []Command{StopTimer{TimerReady}, SetTimer{TimerPrehold, at + preholdLimit}, Freeze{}}
+	s.Name, s.Go, s.GoAt = Freezing, m.Go, at
+	cmds := []Command{StopTimer{TimerReady}, SetTimer{TimerPrehold, at + preholdLimit}}
+	if s.hook.preTo {
+		s.hook.running = PointPreFreeze
+		return s, append(cmds, RunHooks{HookRequest{Point: PointPreFreeze, Run: s.hook.run, Mode: s.Mode, OK: true}})
+	}
+	s.FreezeRuns = true
+	return s, append(cmds, Freeze{})
 }
 
 // use remembers a go id, so that it never freezes (again); the list is bounded by the rate limit on freezes.
@@ -284,7 +317,9 @@ func thaw(s State, at time.Duration, m *protocol.Thaw) (State, []Command) {
 		if s.Stored != nil {
 			return s, []Command{Send{s.Stored}}
 		}
-		return s, []Command{Send{s.thawedWord(at)}}
+		w := s.thawedWord(at)
+		w.Go = m.Go // its GO never came: the session was closed before
+		return s, []Command{Send{w}}
 	}
 	return drop(s)
 }
@@ -293,7 +328,7 @@ func thaw(s State, at time.Duration, m *protocol.Thaw) (State, []Command) {
 func (s State) release(at time.Duration) (State, []Command) {
 	s.Name = Thawing
 	s.ThawsRun++
-	return s, []Command{
+	cmds := []Command{
 		Thaw{},
 		StopTimer{TimerDeadman},
 		StopTimer{TimerPrehold},
@@ -301,24 +336,43 @@ func (s State) release(at time.Duration) (State, []Command) {
 		StopTimer{TimerSilence},
 		SetTimer{TimerThawing, at + thawingLimit},
 	}
+	switch {
+	case s.hook.running == PointPreFreeze, s.hook.holds && s.Expired == ByDeadman:
+		cmds = append(cmds, s.endHooks(at)...)
+	case s.hook.holds: // what they hold lasts until they have ended
+		cmds = append(cmds, SetTimer{TimerDeadman, s.HoldAt + s.Deadman})
+	}
+	return s, cmds
 }
 
 func thawEnded(s State, at time.Duration, e ThawEnded) (State, []Command) {
 	s.Results = append(slices.Clone(s.Results), e.Results...)
 	s.ThawsRun--
+	s.hook.gap, s.hook.trace = e.MaxGap, e.Trace
 	// A freeze still in flight asks for one more thaw when it ends.
 	if s.FreezeRuns || s.ThawsRun > 0 || s.Name != Thawing {
 		return s, nil
 	}
+	if s.Expired == NotExpired && s.HoldAt > 0 && at >= s.HoldAt+s.Deadman && !s.finished() {
+		s.Expired = ByDeadman // our own release came too late: the second net, outside this process, has thawed
+	}
+	return s.settleRelease(at)
+}
+
+// released is the end of the hold.
+func (s State) released(at time.Duration) (State, []Command) {
 	s.Holding, s.ReleasedAt = false, at
 	s.Name = Closed
 	if s.finished() {
 		s.Name = Open
 	}
 	w := s.thawedWord(at)
-	w.MaxGapUS, w.Trace = e.MaxGap.Microseconds(), e.Trace
+	w.MaxGapUS, w.Trace, w.Final = s.hook.gap.Microseconds(), s.hook.trace, !s.hook.owed()
 	s.Stored = w
 	cmds := []Command{StopTimer{TimerThawing}, Send{w}, SetTimer{TimerOpen, at + openLimit}}
+	if s.hook.preTo {
+		cmds = append(cmds, StopTimer{TimerDeadman})
+	}
 	cmds = append(cmds, s.silence(at)...)
 	if s.Stopping || s.Ending {
 		return s, append(cmds, Release{}, Leave{})
@@ -335,6 +389,7 @@ func (s State) thawedWord(at time.Duration) *protocol.Thawed {
 	w := &protocol.Thawed{
 		Go: s.Go, Final: true, WasHeld: s.WasHeld, Expired: s.Expired != NotExpired, ExpiredBy: string(s.Expired),
 		Finished: s.finished() && !s.Holding, ThawResults: s.Results, Writers: []protocol.Writer{}, Witness: map[string]string{},
+		Hooks: s.hook.results,
 	}
 	w.T = protocol.WordThawed
 	if s.HoldAt > 0 {
@@ -366,6 +421,10 @@ func abort(s State, at time.Duration, m *protocol.Abort) (State, []Command) {
 	a.T, a.Re = protocol.WordAbort, m.Q
 	s.Ending = true
 	s, cmds := s.end(at, NotExpired)
+	if s.Name == Closed && s.hook.owed() { // its answer says that all is over
+		s.hook.answer = a
+		return s, cmds
+	}
 	return s, append([]Command{Send{a}}, cmds...)
 }
 
@@ -416,13 +475,26 @@ func fired(s State, at time.Duration, t Timer) (State, []Command) {
 	case t == TimerDeadman && (s.Name == Freezing || s.Name == Frozen):
 		s.Expired = ByDeadman
 		return s.release(at)
+	case t == TimerDeadman && s.Name == Thawing && s.hook.holds: // a thaw that takes its time is no reason to hold applications
+		return s, s.endHooks(at)
 	case t == TimerThawing && s.Name == Thawing: // the release hangs in the kernel: say what is known, keep waiting for it
 		w := s.thawedWord(at)
-		w.Finished = false
+		w.Finished, w.ThawResults = false, slices.Clone(s.Results)
+		for _, v := range s.Volumes {
+			w.ThawResults = append(w.ThawResults, protocol.ThawResult{Mount: mountOf(v), Error: "the release has not ended"})
+		}
 		s.Stored = w
 		return s, []Command{Send{w}}
 	}
 	return drop(s)
+}
+
+// mountOf names a volume as the results of its release do.
+func mountOf(v protocol.Volume) string {
+	if len(v.Mounts) > 0 {
+		return v.Mounts[0]
+	}
+	return v.ID
 }
 
 func linkLost(s State, at time.Duration) (State, []Command) {

@@ -25,11 +25,15 @@ type Plan struct {
 	// RunID names the run, Epoch its installation at this moment; both are part of the snapshot's name.
 	RunID string
 	Epoch uint64
+	// VCenter is the host of the vCenter or ESXi host, for what is written down about the run.
+	VCenter string
 	// VM is what the operator wrote: inventory path, moref, instance UUID or name.
 	VM string
 	// Volumes are the mount points to freeze; empty means all that are supported.
 	Volumes   []string
 	OnDegrade OnDegrade
+	// Admission is what happens when the window will probably not fit.
+	Admission Admission
 	Budget    freezewindow.Budget
 	// LateLimit bounds the wait for a snapshot task that had not ended with the window; GiveUp, when closed, ends it at
 	// once. What is left is named in the result.

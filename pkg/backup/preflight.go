@@ -1,9 +1,14 @@
 package backup
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/stillframe/stillframe/pkg/inventory"
 )
@@ -21,7 +26,71 @@ func (r *Refusal) Unwrap() error { return r.Err }
 // Code is the code of the error catalogue.
 func (r *Refusal) Code() string { return r.SF }
 
-// preflight refuses, before anything is touched, what cannot end in a consistent snapshot.
+// Checks answers the table of checks for one VM, satisfied by *vsphere.Endpoint. It changes nothing.
+type Checks interface {
+	Preflight(ctx context.Context, vm inventory.VM) ([]inventory.Check, error)
+}
+
+// checkWait bounds the wait for a task on the VM to end (design vsphere.md section 6, SF2120); checkPause lies between two
+// looks.
+const (
+	checkWait  = 60 * time.Second
+	checkPause = 3 * time.Second
+)
+
+// preflight refuses, before anything is touched, what cannot end in a consistent snapshot: by what Find told first, then
+// by the table. A task on the VM is waited for. What only warns becomes a finding of the run.
+func (x *run) preflight(ctx context.Context) error {
+	if err := preflight(x.vm); err != nil || x.Checks == nil {
+		return err
+	}
+	begun := time.Now()
+	for {
+		checks, err := x.Checks.Preflight(ctx, x.vm)
+		if err != nil {
+			return fmt.Errorf("check %s before the run: %w", x.vm.Path, err)
+		}
+		failed := slices.DeleteFunc(slices.Clone(checks), func(c inventory.Check) bool { return c.Status != inventory.CheckFail })
+		busy := len(failed) == 1 && failed[0].ID == inventory.CheckRunningTask
+		if !busy || time.Since(begun) >= checkWait {
+			x.warnings(checks)
+			return x.refused(failed)
+		}
+		x.Log.Info("waiting for a task on the VM", zap.Strings("tasks", failed[0].Evidence), zap.Duration("limit", checkWait))
+		select {
+		case <-time.After(checkPause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// warnings turns checks that do not stop the run into findings.
+func (x *run) warnings(checks []inventory.Check) {
+	for _, c := range checks {
+		switch c.Status {
+		case inventory.CheckWarn:
+			x.result.find(c.Code, c.Evidence...)
+		case inventory.CheckUnknown:
+			x.Log.Info("not checked", zap.String("check", c.ID), zap.Strings("why", c.Evidence))
+		case inventory.CheckOK, inventory.CheckFail:
+		}
+	}
+}
+
+// refused is the refusal by the first failed check; the others become findings beside it.
+func (x *run) refused(failed []inventory.Check) error {
+	if len(failed) == 0 {
+		return nil
+	}
+	for _, c := range failed[1:] {
+		x.result.find(c.Code, c.Evidence...)
+	}
+	c := failed[0]
+	return &Refusal{c.Code, fmt.Errorf("%s: %s", x.vm.Path, strings.Join(c.Evidence, "\n"))}
+}
+
+// preflight refuses by what was told when the VM was found.
 func preflight(vm inventory.VM) error {
 	refuse := func(code, format string, a ...any) error {
 		return &Refusal{code, fmt.Errorf("%s: "+format, append([]any{vm.Path}, a...)...)}

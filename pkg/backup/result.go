@@ -27,14 +27,16 @@ type Result struct {
 	RunID      string    `json:"run_id"`
 	StartedAt  time.Time `json:"started_at"`
 	// Outcome and the error are this run's end under its policy; the verdict is what was proved.
-	Outcome  Outcome          `json:"outcome"`
-	VM       VM               `json:"vm"`
-	Verdict  Verdict          `json:"verdict"`
-	Window   Window           `json:"window"`
-	Snapshot Snap             `json:"snapshot"`
-	Guest    Guest            `json:"guest"`
-	Writers  []Writer         `json:"writers"`
-	Findings []advice.Finding `json:"findings"`
+	Outcome Outcome `json:"outcome"`
+	VM      VM      `json:"vm"`
+	// Admission is null when the run ended before anything was predicted.
+	Admission *Admitted        `json:"admission"`
+	Verdict   Verdict          `json:"verdict"`
+	Window    Window           `json:"window"`
+	Snapshot  Snap             `json:"snapshot"`
+	Guest     Guest            `json:"guest"`
+	Writers   []Writer         `json:"writers"`
+	Findings  []advice.Finding `json:"findings"`
 	// Leftovers names what this run made and could not remove.
 	Leftovers []string `json:"leftovers"`
 }
@@ -60,15 +62,27 @@ type Window struct {
 	BudgetSeconds      float64           `json:"budget_seconds"`
 	HeldAtMostSeconds  *float64          `json:"held_at_most_seconds"`
 	HeldByGuestSeconds *float64          `json:"held_by_guest_seconds"`
-	// SelfReleased is true when the guest let go by itself.
-	SelfReleased  bool     `json:"self_released"`
+	// SelfReleased is true when the guest let go by itself, by its own word or as found afterwards.
+	SelfReleased bool `json:"self_released"`
+	// ReleasedBy is the guest's own word for why it let go: deadman, link_lost, service_stop or system; rescue when it was
+	// still held and had to be released from outside; empty when it did not, or was not heard of again.
+	ReleasedBy    string   `json:"released_by"`
 	OverrunByStun bool     `json:"overrun_by_stun"`
 	LinkLosses    int      `json:"link_losses"`
 	RTTSeconds    float64  `json:"rtt_seconds"`
 	Volumes       []string `json:"volumes"`
-	Phases        []Phase  `json:"phases"`
+	// NotHeld are local file systems of the guest that were not part of the hold: the level does not speak of them.
+	NotHeld []NotHeld `json:"not_held"`
+	Phases  []Phase   `json:"phases"`
 	// overBudget is true when the hold was longer than the budget.
 	overBudget bool
+}
+
+// NotHeld is a file system that was not held, and why.
+type NotHeld struct {
+	Mount string `json:"mount"`
+	FS    string `json:"fs"`
+	Why   string `json:"why"`
 }
 
 // Phase is one phase; StartSeconds counts from the moment before GO, so what was prepared before is negative.
@@ -89,11 +103,24 @@ type Snap struct {
 
 // Guest is how we got in.
 type Guest struct {
-	Road         string    `json:"road"`
-	Channel      string    `json:"channel"`
-	AgentVersion string    `json:"agent_version"`
-	OS           string    `json:"os"`
-	Attempts     []Attempt `json:"attempts"`
+	Road         string `json:"road"`
+	Channel      string `json:"channel"`
+	AgentVersion string `json:"agent_version"`
+	OS           string `json:"os"`
+	// Hooks are the guest's own programs that were run around the freeze, in their order.
+	Hooks    []Hook    `json:"hooks"`
+	Attempts []Attempt `json:"attempts"`
+}
+
+// Hook is how one of the guest's own programs went at one point: prepare, pre-freeze or post-thaw.
+type Hook struct {
+	Name        string  `json:"name"`
+	Point       string  `json:"point"`
+	OK          bool    `json:"ok"`
+	HeldSeconds float64 `json:"held_seconds"`
+	Required    bool    `json:"required"`
+	Holds       bool    `json:"holds"`
+	Error       string  `json:"error,omitempty"`
 }
 
 // Attempt is one try at one stage of one road.
@@ -120,17 +147,25 @@ func newResult(p Plan) Result {
 	return Result{
 		APIVersion: APIVersion, RunID: p.RunID, StartedAt: time.Now().UTC(), Outcome: Failed,
 		Verdict:  Verdict{Level: freezewindow.Unproved, Reasons: []string{}},
-		Window:   Window{BudgetSeconds: p.Budget.Hold.Seconds(), Phases: []Phase{}, Volumes: []string{}},
+		Window:   Window{BudgetSeconds: p.Budget.Hold.Seconds(), Phases: []Phase{}, Volumes: []string{}, NotHeld: []NotHeld{}},
 		Snapshot: Snap{Name: p.SnapshotName()},
-		Guest:    Guest{Attempts: []Attempt{}},
+		Guest:    Guest{Hooks: []Hook{}, Attempts: []Attempt{}},
 		Writers:  []Writer{}, Findings: []advice.Finding{}, Leftovers: []string{},
 	}
+}
+
+// NotBegun is the result of a run that ended before it knew its VM.
+func NotBegun(runID string, why error) Result {
+	r := newResult(Plan{RunID: runID})
+	r.Snapshot.Name = ""
+	r.failure(why)
+	return r
 }
 
 // OverBudget says whether a writer was, or may have been, held for longer than the budget, or the thaw had to be sent
 // because the budget was spent.
 func (r Result) OverBudget() bool {
-	return r.Window.overBudget || r.Verdict.Cause == freezewindow.CauseSnapshotSlow || r.Verdict.Cause == freezewindow.CauseFreezeSlow ||
+	return r.Window.overBudget || r.Verdict.Cause == freezewindow.CauseStalled || r.Verdict.Cause == freezewindow.CauseSnapshotSlow || r.Verdict.Cause == freezewindow.CauseFreezeSlow ||
 		r.Verdict.Cause == freezewindow.CauseNoTime
 }
 
@@ -139,6 +174,9 @@ func (r *Result) report(w freezewindow.Report, prepared time.Duration) {
 	r.Verdict = Verdict{Level: w.Verdict.Level, Cause: w.Verdict.Cause, Reasons: w.Verdict.Reasons}
 	r.Window.Mode = w.Mode
 	r.Window.SelfReleased, r.Window.OverrunByStun, r.Window.LinkLosses = w.SelfReleased, w.OverrunByStun(), w.LinkLosses
+	if w.Release.Expired {
+		r.Window.ReleasedBy = w.Release.ExpiredBy
+	}
 	r.Window.overBudget = w.OverBudget()
 	if w.HeldAtMostKnown {
 		r.Window.HeldAtMostSeconds = new(w.HeldAtMost.Seconds())
@@ -152,6 +190,9 @@ func (r *Result) report(w freezewindow.Report, prepared time.Duration) {
 	}
 	r.Snapshot.Moref, r.Snapshot.Late = w.Snapshot.Moref, w.Late
 	r.Snapshot.TaskSeconds = w.Timing.Task().Seconds()
+	for _, h := range w.Release.Hooks {
+		r.Guest.Hooks = append(r.Guest.Hooks, Hook{h.Name, h.Point, h.OK, h.Held.Seconds(), h.Required, h.Holds, h.Error})
+	}
 	for _, x := range w.Release.Writers {
 		r.Writers = append(r.Writers, Writer{x.Name, x.ClassID, x.InstanceID, x.State, x.Failure, x.Required})
 	}

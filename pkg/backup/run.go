@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/stillframe/stillframe/pkg/admission"
 	"github.com/stillframe/stillframe/pkg/freezewindow"
 	"github.com/stillframe/stillframe/pkg/guest"
 	"github.com/stillframe/stillframe/pkg/inventory"
@@ -20,13 +22,21 @@ const (
 	removeLimit = 10 * time.Minute
 	lookLimit   = 30 * time.Second
 	closeLimit  = 20 * time.Second
+	// endLimit is longer than the guest's session, which waits for post-thaw hooks.
+	endLimit = 38 * time.Second
 )
 
 // Runner does runs; it has no state of its own, so one may do many at once.
 type Runner struct {
 	Hypervisor Hypervisor
 	Guests     Guests
-	Log        *zap.Logger
+	// Memory lasts from run to run; without it nothing is remembered, nor can a killed run be recovered.
+	Memory Memory
+	// Checks answers the preflight table; without it only what Find told is judged.
+	Checks Checks
+	// Tasks tells what works on the VM; without it nobody is asked.
+	Tasks Tasks
+	Log   *zap.Logger
 }
 
 // run is one run on its way.
@@ -39,6 +49,12 @@ type run struct {
 	guest  *guest.Deployment
 	// kept is the snapshot that exists and has to go.
 	kept []inventory.Snapshot
+	// unsettled is true when a snapshot of this run exists, or may still appear.
+	unsettled bool
+	// need is the least time worth a snapshot; sample is what the window took, called when the snapshot was asked for.
+	need   time.Duration
+	sample *admission.Sample
+	called time.Time
 }
 
 // Run does the window of one VM and removes its snapshot again: no data is moved. When ctx ends inside the window, the
@@ -56,6 +72,7 @@ func (r Runner) Run(ctx context.Context, p Plan) (Result, error) {
 		err = errors.Join(err, left)
 	}
 	x.attempts()
+	x.remember(ctx)
 	if ctx.Err() != nil {
 		x.result.Outcome = Aborted
 	}
@@ -68,6 +85,12 @@ func (x *run) straight(ctx context.Context) error {
 	if err := x.find(ctx); err != nil {
 		return err
 	}
+	if err := x.admit(ctx); err != nil {
+		return err
+	}
+	if err := x.intend(ctx); err != nil {
+		return err
+	}
 	name := x.plan.SnapshotName()
 	snapshot, err := x.Hypervisor.Prepare(ctx, x.vm, name, x.plan.Description)
 	if err != nil {
@@ -77,6 +100,9 @@ func (x *run) straight(ctx context.Context) error {
 	x.guest, err = x.Guests.Open(ctx, x.vm, x.plan.RunID, x.plan.Epoch)
 	x.undo.push("leave the guest", func(ctx context.Context) error { return x.guest.Close(ctx) })
 	if err != nil {
+		if x.guest.Left != nil { // what it put there could not be taken back either
+			x.result.Leftovers = append(x.result.Leftovers, x.guest.Left.Error())
+		}
 		return err
 	}
 	x.introduce()
@@ -89,9 +115,10 @@ func (x *run) straight(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return x.leave(ctx, context.Cause(ctx))
 	}
-	prepared := time.Since(begin)
+	prepared, began := time.Since(begin), time.Now()
 	report, pending := freezewindow.Run(ctx, budget, ready, x.guest.Session, snapshot)
 	x.result.report(report, prepared)
+	x.observe(began, report)
 	x.Log.Info("window closed", zap.String("level", string(report.Verdict.Level)), zap.String("cause", string(report.Verdict.Cause)),
 		zap.Float64p("held_by_guest_seconds", x.result.Window.HeldByGuestSeconds),
 		zap.Float64p("held_at_most_seconds", x.result.Window.HeldAtMostSeconds))
@@ -99,8 +126,9 @@ func (x *run) straight(ctx context.Context) error {
 	if report.Snap == freezewindow.SnapSucceeded {
 		x.kept = append(x.kept, report.Snapshot)
 	}
-	left := errors.Join(x.release(ctx, report), x.late(ctx, pending))
+	left := errors.Join(x.release(ctx, report, began), x.late(ctx, pending))
 	x.settle()
+	x.result.unheld()
 	return errors.Join(left, x.remove(ctx))
 }
 
@@ -110,7 +138,10 @@ func (x *run) find(ctx context.Context) (err error) {
 	}
 	x.result.VM = VM{x.vm.Name, x.vm.Path, x.vm.Moref, x.vm.InstanceUUID}
 	x.Log.Info("found", zap.String("vm", x.vm.Path), zap.String("moref", x.vm.Moref))
-	return preflight(x.vm)
+	if err := x.begin(ctx); err != nil {
+		return err
+	}
+	return x.preflight(ctx)
 }
 
 // arm measures the road, fits the budget to the agent's own limits and has it prepare; nothing is held yet.
@@ -127,17 +158,24 @@ func (x *run) arm(ctx context.Context) (freezewindow.Ready, freezewindow.Budget,
 	if err := budget.Check(rtt); err != nil {
 		return freezewindow.Ready{}, budget, x.leave(ctx, &Refusal{"SF4011", err})
 	}
+	if err := x.road(rtt); err != nil {
+		return freezewindow.Ready{}, budget, x.leave(ctx, err)
+	}
 	r, err := session.Arm(ctx, freezewindow.ModeFS, budget, x.plan.Volumes)
 	if err != nil {
 		return freezewindow.Ready{}, budget, x.leave(ctx, fmt.Errorf("prepare the freeze in the guest: %w", err))
+	}
+	if len(r.Volumes) == 0 { // an empty hold proves nothing
+		return freezewindow.Ready{}, budget, x.leave(ctx, &Refusal{"SF4702", errors.New("the agent found no file system to hold")})
 	}
 	at := time.Now()
 	if err := x.Hypervisor.Ready(ctx); err != nil {
 		return freezewindow.Ready{}, budget, x.leave(ctx, err)
 	}
-	r.Go, r.Armed, r.Name = rand.Uint64()|1, true, x.plan.SnapshotName()
+	r.Go, r.Armed, r.Name, r.Need = rand.Uint64()|1, true, x.plan.SnapshotName(), x.need
 	r.Left -= time.Since(at)
-	x.result.Window.Volumes = r.Volumes
+	x.result.Window.Volumes = append(x.result.Window.Volumes, r.Volumes...)
+	x.result.notHeld(session.NotHeld(r.Volumes))
 	return r, budget, nil
 }
 
@@ -147,7 +185,7 @@ func (x *run) leave(ctx context.Context, why error) error {
 }
 
 func (x *run) end(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endLimit)
 	defer cancel()
 	return x.guest.Session.End(ctx, false)
 }
@@ -155,11 +193,12 @@ func (x *run) end(ctx context.Context) error {
 // settle reads the outcome from the verdict under the run's policy.
 func (x *run) settle() {
 	level := x.result.Verdict.Level
+	less := x.result.Verdict.Cause == freezewindow.CauseHookFailed // than the guest's owner required
 	switch {
-	case level.Consistent():
+	case level.Consistent() && !less:
 		x.result.Outcome = OK
 		return
-	case level == freezewindow.Crash && x.plan.OnDegrade == Keep:
+	case (level == freezewindow.Crash || less) && x.plan.OnDegrade == Keep:
 		x.result.Outcome = Degraded
 	default:
 		x.result.Outcome = Failed
@@ -168,14 +207,16 @@ func (x *run) settle() {
 }
 
 // release ends the agent's session. A guest that never said that it is free is released once more from outside.
-func (x *run) release(ctx context.Context, w freezewindow.Report) error {
+func (x *run) release(ctx context.Context, w freezewindow.Report, began time.Time) error {
 	if !w.HeldAtMostKnown && w.SelfReleased {
 		x.Log.Warn("the agent's last word did not come: thawing the guest once more from outside")
-		if err := x.guest.Rescue(ctx); err != nil {
+		released, err := x.guest.Rescue(ctx)
+		if err != nil {
+			x.Log.Error("the guest may still be frozen: it could not be thawed from outside", zap.Error(err))
 			x.result.Leftovers = append(x.result.Leftovers, "the guest could not be asked whether it is free: "+err.Error())
-			return fmt.Errorf("thaw the guest once more: %w", err)
+			return &Refusal{"SF4919", fmt.Errorf("thaw the guest once more: %w", err)}
 		}
-		x.result.find("SF4905", "the guest's own \"stillframe-agent thaw\" was run and ended well: nothing is frozen by us")
+		x.result.rescued(released, time.Since(began))
 		return nil
 	}
 	if err := x.end(ctx); err != nil && w.LinkLosses == 0 {
@@ -202,6 +243,9 @@ func (x *run) late(ctx context.Context, pending *freezewindow.Pending) error {
 		}
 	}()
 	s, err := pending.Wait(waiting)
+	if err == nil || waiting.Err() != nil { // it succeeded, or took longer than we wait
+		x.observeLate()
+	}
 	if err == nil {
 		x.kept = append(x.kept, s)
 		x.result.late(s)
@@ -214,6 +258,7 @@ func (x *run) late(ctx context.Context, pending *freezewindow.Pending) error {
 	looking, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookLimit)
 	defer cancel()
 	found, lookErr := x.Hypervisor.FindSnapshots(looking, x.vm, pending.Name)
+	found = slices.DeleteFunc(found, func(s inventory.Snapshot) bool { return s.Name != pending.Name }) // its name only begins so
 	if len(found) > 0 && lookErr == nil {
 		x.kept = append(x.kept, found...)
 		x.result.late(found[0])
@@ -221,6 +266,7 @@ func (x *run) late(ctx context.Context, pending *freezewindow.Pending) error {
 	}
 	left := fmt.Sprintf("snapshot %q of %s may still appear: its task %q has not ended", pending.Name, x.vm.Path, pending.Task)
 	x.result.Leftovers = append(x.result.Leftovers, left)
+	x.unsettled = true
 	return &Refusal{"SF2304", errors.Join(errors.New(left), lookErr)}
 }
 
@@ -232,6 +278,7 @@ func (x *run) remove(ctx context.Context) error {
 		unsettled, err := x.Hypervisor.Remove(ctx, s)
 		cancel()
 		if err != nil {
+			x.unsettled = true
 			x.result.Leftovers = append(x.result.Leftovers, fmt.Sprintf("snapshot %q (%s) of %s", s.Name, s.Moref, x.vm.Path))
 			all = errors.Join(all, fmt.Errorf("remove the snapshot %q: %w", s.Name, err))
 			continue

@@ -1,6 +1,7 @@
 package freezewindow
 
 import (
+	"strings"
 	"time"
 
 	"github.com/stillframe/stillframe/pkg/inventory"
@@ -65,10 +66,36 @@ type Release struct {
 	// Thawed and Failed name the volumes that our own thaw released, or did not.
 	Thawed []string
 	Failed map[string]string
+	// Hooks are the guest's own programs around the freeze; those of post-thaw come with the last word.
+	Hooks []Hook
 	// Writers are their states in our own session (Windows).
 	Writers []Writer
 	// MaxGap is the longest time that the agent itself did not run.
 	MaxGap time.Duration
+}
+
+// Hook is how one program of the guest's owner went at one point.
+type Hook struct {
+	Name string
+	// Point is prepare, pre-freeze or post-thaw.
+	Point string
+	// OK is true when it did all that was asked of it; one that Holds has then held until it was let go, and ended well.
+	OK bool
+	// Held is how long a holding hook lived.
+	Held            time.Duration
+	Required, Holds bool
+	// Error is empty when OK.
+	Error string
+}
+
+// mayHold says whether a volume may still be held: its release failed, and not because somebody else had thawed it.
+func (r Release) mayHold() bool {
+	for _, why := range r.Failed {
+		if !strings.HasPrefix(why, "EINVAL") {
+			return true
+		}
+	}
+	return false
 }
 
 // Writer is one writer's state as the guest read it in our own session.

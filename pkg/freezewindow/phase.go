@@ -72,7 +72,14 @@ const (
 	reconnectEvery = 2 * time.Second
 	// settleSet is the guest's 30 s for the release (of the shadow copy set, or of the file systems) plus 5 s of road;
 	// settleWriters are the 60 s in which VSS writers may tell their state.
-	settleSet     = 35 * time.Second
+	settleSet = 35 * time.Second
+	// settleLost is the age of the hold at which a guest that cannot be reached must be free by its own means: the
+	// watchdog's 18.5 s and 1 s more. Waiting longer for its word would only keep help from outside away.
+	settleLost = 19500 * time.Millisecond
+	// maxLosses ends a window whose link never lasts: each return of the link would grant the guest more time.
+	maxLosses = 8
+	// lateTimer is how late THAW may leave before the orchestrator itself is to blame: it did not run.
+	lateTimer     = time.Second
 	settleWriters = 60 * time.Second
 )
 

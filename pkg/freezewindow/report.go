@@ -20,7 +20,7 @@ type Report struct {
 	// HeldByGuest is the hold by the guest's clock, valid only when HeldByGuestKnown: when the agent itself released all.
 	HeldByGuest      time.Duration
 	HeldByGuestKnown bool
-	// SelfReleased is true when the guest let go by itself, or was not heard of again after GO, so that only its own
+	// SelfReleased is true when the guest let go by itself, or did not say after GO that it is free, so that only its own
 	// dead-man can have released it.
 	SelfReleased bool
 	// LinkLosses counts connections to the agent that were lost before it had said that it is free.
@@ -58,7 +58,7 @@ func (r Report) OverBudget() bool {
 
 // Conclude reads the report from the final state; it is pure, so the same events give the same report.
 func Conclude(s State) Report {
-	released := s.Held == Released || s.Held == Expired
+	released := (s.Held == Released || s.Held == Expired) && !s.Release.mayHold()
 	r := Report{
 		Verdict:  Judge(s),
 		Mode:     s.Ready.Mode,
@@ -67,7 +67,7 @@ func Conclude(s State) Report {
 		Snapshot: s.Snapshot, Timing: s.Timing, Snap: s.Snap, Late: s.Late,
 		Release:  s.Release,
 		SnapCode: s.SnapCode, SnapErr: s.SnapErr, GuestCode: s.GuestCode, GuestErr: s.GuestErr,
-		SelfReleased: s.Held == Expired || s.Held == HeldUnknown,
+		SelfReleased: s.Held == Expired || s.Held == HeldUnknown || s.Release.mayHold(),
 		LinkLosses:   s.Losses,
 		Ignored:      s.Ignored,
 	}

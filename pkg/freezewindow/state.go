@@ -52,6 +52,8 @@ type State struct {
 	Thaws int
 	// Late is true for ever once the outcome of the snapshot was learnt after THAW was sent or the link was lost.
 	Late bool
+	// HeardAt is when the last heartbeat was answered.
+	HeardAt time.Duration
 	// LostAt is when the connection to the agent was lost first.
 	LostAt time.Duration
 	// Linked is false while the connection to the agent is lost; Losses counts how often it was lost while not settled.

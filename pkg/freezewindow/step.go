@@ -37,6 +37,7 @@ func Step(s State, at time.Duration, e Event) (State, []Command) {
 		s.blame(CauseCancelled)
 		return s.thaw(at, Cancelled)
 	case GuestBeat:
+		s.HeardAt = at
 		return s, nil
 	}
 	return ignore(s)
@@ -115,6 +116,14 @@ func thawed(s State, at time.Duration, e GuestThawed) (State, []Command) {
 		s.Held = Expired
 		s.blame(expiredCause(e.ExpiredBy))
 	}
+	switch {
+	case e.mayHold():
+		s.blame(CauseGuestError)
+	case len(e.Failed) > 0:
+		s.blame(CauseForeignThaw)
+	case e.Held > s.Budget.Hold:
+		s.blame(CauseHoldTimeout)
+	}
 	if s.Phase == Going || s.Phase == Frozen { // not asked for: the guest let go by itself; THAW is attempted all the same
 		if !e.Expired {
 			s.blame(CauseUnknown)
@@ -156,9 +165,11 @@ func linkLost(s State, at time.Duration) (State, []Command) {
 		s.blame(CauseLinkLost)
 	}
 	s.Phase = Settling
+	if s.Losses > maxLosses {
+		return s.finish(at)
+	}
 	cmds := []Command{StopTimer{ThawBy}, StopTimer{IOBy}, StopTimer{Beat}, StopTimer{ThawAck}}
-	cmds = append(cmds, s.settle(at)...)
-	return s, append(cmds, TryResume{})
+	return s, append(cmds, SetTimer{SettleBy, s.lostBy(at)}, TryResume{})
 }
 
 // linkBack repeats the thaw: the agent answers it with the THAWED that it kept, or thaws now.
@@ -167,7 +178,8 @@ func linkBack(s State, at time.Duration) (State, []Command) {
 		return ignore(s)
 	}
 	s.Linked = true
-	return s.thaw(at, Cancelled)
+	s, cmds := s.thaw(at, Cancelled)
+	return s, append(cmds, SetTimer{SettleBy, at + s.settleWithin()})
 }
 
 func resumeFailed(s State, at time.Duration, e ResumeFailed) (State, []Command) {
@@ -218,6 +230,9 @@ func fired(s State, at time.Duration, t Timer) (State, []Command) {
 	switch {
 	case t == Beat && (s.Phase == Going || s.Phase == Frozen || s.Phase == Thawing):
 		return s, []Command{SendBeat{}, SetTimer{Beat, at + beatEvery}}
+	case (t == ThawBy || t == IOBy) && s.Phase <= Frozen && at > s.thawDue(t)+lateTimer:
+		s.blame(CauseStalled)
+		return s.thaw(at, Deadline)
 	case t == ThawBy && s.Phase == Going:
 		s.blame(CauseFreezeSlow)
 		return s.thaw(at, Deadline)
@@ -226,6 +241,8 @@ func fired(s State, at time.Duration, t Timer) (State, []Command) {
 		return s.thaw(at, Deadline)
 	case t == ThawAck && s.Phase == Thawing && s.Thaws < thawSends:
 		return s.thaw(at, s.Why)
+	case t == ThawAck && s.Phase == Thawing && at-s.HeardAt <= 2*beatEvery:
+		return s, []Command{SetTimer{ThawAck, at + thawAckAfter}} // it is there, and slow to release
 	case t == ThawAck && s.Phase == Thawing:
 		// The peer does not answer on this connection: try a new one.
 		s.Linked, s.Phase, s.Held = false, Settling, HeldUnknown
@@ -234,12 +251,13 @@ func fired(s State, at time.Duration, t Timer) (State, []Command) {
 			s.LostAt = at
 		}
 		s.blame(CauseLinkLost)
-		return s, []Command{StopTimer{Beat}, TryResume{}}
+		return s, []Command{StopTimer{Beat}, SetTimer{SettleBy, s.lostBy(at)}, TryResume{}}
 	case t == Reconnect && s.Phase == Settling && !s.Linked:
 		return s, []Command{TryResume{}}
 	case t == SettleBy && (s.Phase == Thawing || s.Phase == Settling):
 		if s.Held != Released && s.Held != Expired {
 			s.Held = HeldUnknown
+			s.blame(CauseUnknown)
 		}
 		return s.finish(at)
 	}
@@ -260,17 +278,38 @@ func (s State) thaw(at time.Duration, why Reason) (State, []Command) {
 	return s, append(cmds, s.settle(at)...)
 }
 
+// thawDue is when a timer that sends THAW was to fire.
+func (s State) thawDue(t Timer) time.Duration {
+	if t == IOBy {
+		return s.Budget.IOThaw + min(max(s.Frozen.SinceGo-s.Frozen.IO, 0), s.FrozenAt)
+	}
+	return s.Budget.ThawBy() + s.HoldFrom
+}
+
 // settle bounds the wait for the guest's last word, once.
 func (s *State) settle(at time.Duration) []Command {
 	if s.settling {
 		return nil
 	}
 	s.settling = true
-	within := settleSet
+	return []Command{SetTimer{SettleBy, at + s.settleWithin()}}
+}
+
+// settleWithin is how long a guest that can be reached may take for its last word.
+func (s *State) settleWithin() time.Duration {
 	if s.Ready.Mode != ModeFS {
-		within += settleWriters
+		return settleSet + settleWriters
 	}
-	return []Command{SetTimer{SettleBy, at + within}}
+	return settleSet
+}
+
+// lostBy is when the wait for a guest that cannot be reached ends. One that has said that it is free keeps its time.
+func (s *State) lostBy(at time.Duration) time.Duration {
+	s.settling = true
+	if s.Ready.Mode != ModeFS || s.Held == Released || s.Held == Expired {
+		return at + s.settleWithin()
+	}
+	return max(at+reconnectEvery*3, s.HoldFrom+settleLost)
 }
 
 func (s State) finish(at time.Duration) (State, []Command) {

@@ -48,6 +48,8 @@ const (
 	CauseGuestError     Cause = "guest_error"
 	CauseCancelled      Cause = "cancelled"
 	CauseForeignThaw    Cause = "foreign_thaw"
+	CauseStalled        Cause = "orchestrator_stalled"
+	CauseHookFailed     Cause = "hook_failed"
 	CauseBug            Cause = "bug"
 	CauseUnknown        Cause = "unknown"
 )
@@ -64,6 +66,9 @@ func expiredCause(by string) Cause {
 	}
 	return CauseGuestError
 }
+
+// NotKnown begins the reason of a verdict on a snapshot whose outcome is open; it is void once the outcome is known.
+const NotKnown = "it is not known whether there is a snapshot"
 
 // Verdict is what a window proved, with the reasons in an order that an operator can read.
 type Verdict struct {
@@ -86,7 +91,7 @@ func Judge(s State) Verdict {
 		v.Reasons = []string{"there is no snapshot: " + s.SnapErr}
 		return v
 	default:
-		v.Reasons = []string{"it is not known whether there is a snapshot" + colon(s.SnapErr)}
+		v.Reasons = append([]string{NotKnown + colon(s.SnapErr)}, s.missing()...)
 		return v
 	}
 	v.Level = Crash
@@ -110,9 +115,41 @@ func Judge(s State) Verdict {
 	v.Reasons = []string{fmt.Sprintf("the whole snapshot task lay inside the hold: frozen %s, done %s, thaw sent %s after GO",
 		seconds(s.FrozenAt), seconds(s.TaskEndAt), seconds(s.ThawSentAt))}
 	if s.Ready.Mode == ModeFS {
-		v.Reasons = append(v.Reasons, "no application hook was asked for, so applications were not told: file systems are clean, databases recover as after a power cut")
+		v.addHooks(s.Release.Hooks)
 	}
 	return v
+}
+
+// addHooks lifts the level when every required holding hook held, and there was one.
+func (v *Verdict) addHooks(hooks []Hook) {
+	var held, tolerated, missed, bad []string
+	for _, h := range hooks {
+		switch {
+		case !h.Holds:
+		case h.OK && h.Required:
+			held = append(held, h.Name)
+		case h.OK:
+			tolerated = append(tolerated, h.Name)
+		case h.Required:
+			bad = append(bad, fmt.Sprintf("required hook %s did not hold its application until the thaw: %s", h.Name, h.Error))
+		default:
+			missed = append(missed, h.Name)
+		}
+	}
+	switch {
+	case len(bad) > 0:
+		v.Cause = CauseHookFailed
+		v.Reasons = append(v.Reasons, bad...)
+	case len(held) > 0:
+		v.Level = Application
+		v.Reasons = append(v.Reasons, "applications were held by their hooks from before the first file system was to after the last one was released: "+list(held))
+	case len(tolerated) > 0:
+		v.Reasons = append(v.Reasons, "hooks that are not required held their applications, which proves no level: "+list(tolerated))
+	case len(missed) > 0:
+		v.Reasons = append(v.Reasons, "hooks that are not required did not hold their applications until the thaw: "+list(missed))
+	default:
+		v.Reasons = append(v.Reasons, "no application hook was asked for, so applications were not told: file systems are clean, databases recover as after a power cut")
+	}
 }
 
 func (s State) whyNoSnapshot() string {
@@ -148,6 +185,7 @@ func (s State) missing() []string {
 	for _, volume := range slices.Sorted(maps.Keys(s.Release.Failed)) {
 		r = append(r, fmt.Sprintf("%s was not released by us: %s", volume, s.Release.Failed[volume]))
 	}
+	add(s.Ready.Mode == ModeFS && len(s.Ready.Volumes) == 0, "nothing was to be held")
 	thawed := slices.Sorted(slices.Values(s.Release.Thawed))
 	add(s.Ready.Mode == ModeFS && len(s.Release.Failed) == 0 && !slices.Equal(thawed, slices.Sorted(slices.Values(s.Ready.Volumes))),
 		"what was released (%s) is not what was to be held (%s)", list(s.Release.Thawed), list(s.Ready.Volumes))

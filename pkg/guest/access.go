@@ -57,8 +57,9 @@ type Access interface {
 	Put(ctx context.Context, p Payload) (Remote, error)
 	// Start runs the agent and returns when it has said READY.
 	Start(ctx context.Context, r Remote, b Bootstrap) (Identity, error)
-	// Rescue ends the agent if it still runs, then runs its "thaw", which releases whatever is still frozen.
-	Rescue(ctx context.Context, r Remote) error
+	// Rescue ends the agent if it still runs, then runs its "thaw", which releases whatever is still frozen; released
+	// says that something was.
+	Rescue(ctx context.Context, r Remote) (released bool, err error)
 	// Remove waits for the agent to leave, ends it if it does not, and removes the folder. It is idempotent; what is not
 	// there is removed.
 	Remove(ctx context.Context, r Remote) error
@@ -79,6 +80,8 @@ type Remote struct {
 	Dir, Exe   string
 	// PID is the agent's process id in the guest once it was started, else 0.
 	PID int64
+	// Greeted is true once the agent has answered a HELLO, so that it leaves by itself when its session ends.
+	Greeted bool
 }
 
 // Bootstrap is what the agent is told at its start: nothing of it is secret.

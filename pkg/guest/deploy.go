@@ -46,6 +46,8 @@ type Deployment struct {
 	Session *Session
 	access  Access
 	remote  Remote
+	// Left is what could not be removed from the guest; nil when nothing was left.
+	Left error
 	// Attempts are all tries so far.
 	Attempts []Attempt
 }
@@ -98,6 +100,7 @@ func (dep *Deployment) connect(ctx context.Context, peer Peer, endpoints []strin
 			return err
 		})
 		if err == nil {
+			dep.remote.Greeted = true
 			return nil
 		}
 		all = errors.Join(all, err)
@@ -124,7 +127,7 @@ func (dep *Deployment) try(ctx context.Context, stage Stage, limit time.Duration
 
 // Rescue has the guest release whatever a dead agent left frozen. It is worth calling whenever the agent never said that
 // the guest is free; it does nothing to a guest that is.
-func (dep *Deployment) Rescue(ctx context.Context) error {
+func (dep *Deployment) Rescue(ctx context.Context) (released bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rescueLimit)
 	defer cancel()
 	return dep.access.Rescue(ctx, dep.remote)
@@ -145,7 +148,8 @@ func (dep *Deployment) Close(ctx context.Context) error {
 		return dep.access.Remove(ctx, remote)
 	})
 	if err != nil {
-		return &Error{SF: "SF3950", Op: "remove the agent from " + remote.Dir + " in the guest", Err: err}
+		dep.Left = &Error{SF: "SF3950", Op: "remove the agent from " + remote.Dir + " in the guest", Err: err}
+		return dep.Left
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -23,7 +25,12 @@ const (
 	sendLimit  = time.Second
 	armLimit   = 10*time.Minute + 5*time.Second
 	endLimit   = 20 * time.Second
+	// hooksLimit is added where the guest's post-thaw hooks, 30 s of them, come before the answer.
+	hooksLimit = 16 * time.Second
 	beatEvery  = 5 * time.Second
+	// silenceLimit is how long an answer is waited for while the agent does not answer heartbeats either: a little longer
+	// than the agent's own 30 s.
+	silenceLimit = 32 * time.Second
 	// refusals in a row that make sure that nobody listens any more, and not only a restart of something between.
 	refusalsGone = 3
 	rttProbes    = 5
@@ -61,6 +68,8 @@ type Session struct {
 	inWindow bool
 	dropped  int
 	refused  int
+
+	hooked bool // the guest has hooks
 
 	answers chan protocol.Message
 	events  chan freezewindow.GuestEvent
@@ -355,6 +364,11 @@ func thawedEvent(m *protocol.Thawed) freezewindow.Event {
 		}
 		r.Failed[t.Mount] = t.Error
 	}
+	for _, h := range m.Hooks {
+		r.Hooks = append(r.Hooks, freezewindow.Hook{
+			Name: h.Name, Point: h.Point, OK: h.OK, Held: us(h.HeldUS), Required: h.Required, Holds: h.Holds, Error: h.Error,
+		})
+	}
 	for _, w := range m.Writers {
 		r.Writers = append(r.Writers, freezewindow.Writer{
 			Name: w.Name, ClassID: w.ClassID, InstanceID: w.InstanceID, State: w.State, Failure: w.FailureHR, Required: w.Required,
@@ -402,15 +416,20 @@ func (s *Session) ask(ctx context.Context, m protocol.Message, t, want protocol.
 	if err := s.say(m, t); err != nil {
 		return nil, &Error{SF: "SF3701", Op: fmt.Sprintf("send %s to the agent", t), Err: err}
 	}
+	silence := time.NewTimer(silenceLimit)
+	defer silence.Stop()
 	for {
 		select {
 		case a := <-s.answers:
+			silence.Reset(silenceLimit)
 			if no, ok := a.(*protocol.Error); ok {
 				return nil, &Error{SF: no.Code, Op: op, Err: errors.New("the agent answered: " + no.Text)}
 			}
 			if a.Head().T == want && (a.Head().Re == 0 || a.Head().Re == m.Head().Q) {
 				return a, nil
 			}
+		case <-silence.C:
+			return nil, &Error{SF: "SF3701", Op: op, Err: fmt.Errorf("the agent was silent for %v", silenceLimit)}
 		case <-down:
 			return nil, &Error{SF: "SF3701", Op: op, Err: errors.New("the connection to the agent was lost")}
 		case <-ctx.Done():
@@ -441,6 +460,7 @@ func (s *Session) Arm(ctx context.Context, mode freezewindow.Mode, b freezewindo
 		Budget:  protocol.Limits{HoldMS: b.Hold.Milliseconds(), DeadmanMS: b.Deadman.Milliseconds(), IODeadmanMS: b.IODeadman.Milliseconds()},
 	}
 	answer, err := s.ask(ctx, m, protocol.WordArm, protocol.WordReady, armLimit)
+	s.hooked = CodeOf(err) == "SF4019"
 	if err != nil {
 		return freezewindow.Ready{}, err
 	}
@@ -448,6 +468,7 @@ func (s *Session) Arm(ctx context.Context, mode freezewindow.Mode, b freezewindo
 	if !ok {
 		return freezewindow.Ready{}, &Error{SF: "SF3901", Op: "arm the agent", Err: fmt.Errorf("the agent answered %s", answer.Head().T)}
 	}
+	s.hooked = len(r.Hooks) > 0
 	ready := freezewindow.Ready{Mode: freezewindow.Mode(r.Mode), Left: time.Duration(r.ReadyLeftMS) * time.Millisecond}
 	for _, v := range r.Volumes {
 		if len(v.Mounts) > 0 {
@@ -459,17 +480,42 @@ func (s *Session) Arm(ctx context.Context, mode freezewindow.Mode, b freezewindo
 	return ready, nil
 }
 
+// Volume is a file system of the guest for the report.
+type Volume struct{ Mount, FS, Why string }
+
+// NotHeld lists the guest's local file systems that are writable and not among held. Those without a device of their own
+// (major number 0) hold no data of the VM's disks, but for btrfs.
+func (s *Session) NotHeld(held []string) []Volume {
+	var out []Volume
+	for _, v := range s.Hello.Volumes {
+		if len(v.Mounts) == 0 || slices.Contains(held, v.Mounts[0]) || v.Why == "read-only" ||
+			strings.HasPrefix(v.ID, "0:") && v.FS != "btrfs" {
+			continue
+		}
+		why := v.Why
+		if v.Supported {
+			why = "not asked for"
+		}
+		out = append(out, Volume{v.Mounts[0], v.FS, why})
+	}
+	return out
+}
+
 // End closes the agent's session: with done the applications are told that their data is stored, without it that it is
 // not. An agent that has nothing open is told to stop. The agent leaves afterwards by itself.
 func (s *Session) End(ctx context.Context, done bool) error {
 	s.lock <- struct{}{}
 	s.inWindow = false
 	<-s.lock
+	limit := endLimit
+	if s.hooked {
+		limit += hooksLimit
+	}
 	if done {
-		_, err := s.ask(ctx, &protocol.Complete{OK: "all", Components: []string{}}, protocol.WordComplete, protocol.WordComplete, endLimit)
+		_, err := s.ask(ctx, &protocol.Complete{OK: "all", Components: []string{}}, protocol.WordComplete, protocol.WordComplete, limit)
 		return err
 	}
-	_, err := s.ask(ctx, &protocol.Abort{Reason: "the run ends without a restore point"}, protocol.WordAbort, protocol.WordAbort, endLimit)
+	_, err := s.ask(ctx, &protocol.Abort{Reason: "the run ends without a restore point"}, protocol.WordAbort, protocol.WordAbort, limit)
 	return err
 }
 

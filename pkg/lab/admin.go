@@ -44,7 +44,14 @@ type State struct {
 	Scenario string             `json:"scenario"`
 	Happened []Happening        `json:"happened"`
 	Guests   map[string]HoldsOf `json:"guests"`
+	Links    map[string]Link    `json:"links"`
 	Calls    int                `json:"calls"`
+}
+
+// Link is what the way to one guest's agent has carried, in bytes.
+type Link struct {
+	ToGuest   int64 `json:"to_guest"`
+	FromGuest int64 `json:"from_guest"`
 }
 
 // Holds is the witness of a guest; ok is false when there is no guest of that name.
@@ -68,17 +75,19 @@ func (w *World) Holds(name string) (HoldsOf, bool) {
 
 // State describes the world.
 func (w *World) State() State {
-	s := State{Scenario: w.scenario.Name, Happened: w.Happenings(), Guests: map[string]HoldsOf{}, Calls: len(w.vcenter.Calls())}
+	s := State{Scenario: w.scenario.Name, Happened: w.Happenings(), Guests: map[string]HoldsOf{}, Links: map[string]Link{}, Calls: len(w.vcenter.Calls())}
 	for _, m := range w.machines {
 		if h, ok := w.Holds(m.vm.Name); ok {
 			s.Guests[m.vm.Name] = h
+			to, from := m.proxy.Carried()
+			s.Links[m.vm.Name] = Link{to, from}
 		}
 	}
 	return s
 }
 
-// Admin answers GET /calls, /state, /vm/<name>/holds and /vm/<name>/snapshots in JSON. It has no login: serve it on
-// loopback only.
+// Admin answers GET /calls, /state, /vm/<name>/holds and /vm/<name>/snapshots in JSON, and the POSTs of docs/vcsim.md,
+// which change the world. It has no login: serve it on loopback only.
 func (w *World) Admin() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /calls", func(rw http.ResponseWriter, _ *http.Request) {
@@ -107,6 +116,8 @@ func (w *World) Admin() http.Handler {
 		}
 		answer(rw, s, known)
 	})
+	w.adminChanges(mux)
+	w.adminApplications(mux)
 	return mux
 }
 

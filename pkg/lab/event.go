@@ -1,9 +1,12 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,12 +35,12 @@ func (w *World) Happenings() []Happening {
 	return append([]Happening{}, w.events.log...)
 }
 
-// schedule sets off the events of a point, each once. vm is whose task it is; at the start all VMs' events are due. It
-// does not block.
+// schedule sets off the events of a point, each once. vm is the VM that it is about; what is about none, such as
+// the start, is due for all. It does not block.
 func (w *World) schedule(point, vm string) {
 	for i, e := range w.scenario.Events {
 		name, after, err := e.point()
-		if err != nil || name != point || (vm != "" && e.VM != vm) {
+		if err != nil || name != point || (vm != "" && e.VM != "" && e.VM != vm) {
 			continue
 		}
 		w.events.mu.Lock()
@@ -64,7 +67,14 @@ func (w *World) play(e Event, after time.Duration) {
 	w.note("end of "+e.Do, e.VM, undo())
 }
 
+// do does an event; undo, when there is one, takes it back.
 func (w *World) do(e Event, m *machine) (undo func() error, err error) {
+	if strings.HasPrefix(e.Do, "vcenter_") {
+		return w.doVCenter(e)
+	}
+	if m == nil {
+		return nil, fmt.Errorf("%q has no guest", e.VM)
+	}
 	restore := func() error { m.proxy.Restore(); return nil }
 	switch e.Do {
 	case "cut_connection":
@@ -73,13 +83,95 @@ func (w *World) do(e Event, m *machine) (undo func() error, err error) {
 	case "stall_connection":
 		m.proxy.Stall()
 		return restore, nil
+	case "restore_connection":
+		return nil, restore()
 	case "kill_agent":
 		return nil, w.signalAgents(m, syscall.SIGKILL)
+	case "kill_hooks":
+		return nil, m.killHooks()
 	case "stop_agent":
 		return func() error { return w.signalAgents(m, syscall.SIGCONT) }, w.signalAgents(m, syscall.SIGSTOP)
+	case "stun":
+		stun := func(sig syscall.Signal) error { _, err := w.managers.Stun(m.instance, sig); return err }
+		m.stunned.Store(true)
+		return func() error { return stun(syscall.SIGCONT) }, stun(syscall.SIGSTOP)
+	case "thaw":
+		held, err := m.guest.Thaw()
+		if err == nil && !held {
+			err = errors.New("nothing was held")
+		}
+		return nil, err
+	case "reboot":
+		return func() error { return w.vcenter.SetTools(m.instance, true) }, w.reboot(m, e.For == 0)
+	case "end_tasks":
+		return nil, w.vcenter.EndTasks(m.instance)
+	case "power_off":
+		return func() error { return w.vcenter.SetPower(m.instance, "poweredOn") }, errors.Join(w.crash(m), w.vcenter.SetPower(m.instance, "poweredOff"))
+	case "tools_stop":
+		return func() error { return w.vcenter.SetTools(m.instance, true) }, w.vcenter.SetTools(m.instance, false)
 	default:
 		return nil, fmt.Errorf("%q is no event", e.Do)
 	}
+}
+
+// doVCenter does what happens to vCenter as a whole. What comes back later outlives whoever asked for it.
+func (w *World) doVCenter(e Event) (undo func() error, err error) {
+	restart := func(withNewCertificate bool) error {
+		ctx, cancel := context.WithTimeout(w.detached(), restartLimit)
+		defer cancel()
+		return w.vcenter.Restart(ctx, withNewCertificate)
+	}
+	switch e.Do {
+	case "vcenter_stop":
+		return func() error { return restart(false) }, w.vcenter.Stop()
+	case "vcenter_restart":
+		if e.For == 0 {
+			return nil, restart(false)
+		}
+		return func() error { return restart(false) }, w.vcenter.Stop()
+	case "vcenter_new_certificate":
+		if e.For == 0 {
+			return nil, restart(true)
+		}
+		return func() error { return restart(true) }, w.vcenter.Stop()
+	case "vcenter_silence":
+		w.vcenter.Silence()
+		return func() error { w.vcenter.Speak(); return nil }, nil
+	case "vcenter_drop_sessions":
+		w.vcenter.DropSessions()
+		return nil, nil
+	default:
+		return nil, fmt.Errorf("%q is no event of vCenter", e.Do)
+	}
+}
+
+// restartLimit bounds the wait for vCenter's address.
+const restartLimit = 5 * time.Second
+
+// crash ends everything that runs in the guest at once, and what it held with it.
+func (w *World) crash(m *machine) error {
+	_, killed := w.managers.Stun(m.instance, syscall.SIGKILL)
+	_, thawed := m.guest.Thaw()
+	return errors.Join(killed, thawed)
+}
+
+// reboot is a reset: nothing of the system that ran survives, its files do, what lies in /run does not, and agents that
+// are started later see another boot id. Tools come back at once, or when the event ends. The record writer of the lab
+// goes on: it stands for the world outside.
+func (w *World) reboot(m *machine, toolsAtOnce bool) error {
+	errs := []error{w.vcenter.SetTools(m.instance, false), w.crash(m)}
+	boot := uuid(rand.New(rand.NewPCG(rand.Uint64(), 0)))
+	errs = append(errs, w.managers.SetEnv(m.instance, "STILLFRAME_LAB_BOOT_ID", boot))
+	run := filepath.Join(m.dir, "run")
+	entries, err := os.ReadDir(run)
+	errs = append(errs, err)
+	for _, entry := range entries {
+		errs = append(errs, os.RemoveAll(filepath.Join(run, entry.Name())))
+	}
+	if toolsAtOnce {
+		errs = append(errs, w.vcenter.SetTools(m.instance, true))
+	}
+	return errors.Join(errs...)
 }
 
 func (w *World) note(what, vm string, err error) {

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/stillframe/stillframe/pkg/lab/guests"
 )
 
 // Requirement is something of the machine that a test cannot do without, by the word used in STILLFRAME_REQUIRE.
@@ -25,6 +27,10 @@ const (
 	Loop Requirement = "loop"
 	// E2fsprogs are e2fsck, dumpe2fs and debugfs.
 	E2fsprogs Requirement = "e2fsprogs"
+	// Promtool is Prometheus's own checker of metrics.
+	Promtool Requirement = "promtool"
+	// Postgres is an installed PostgreSQL with its user.
+	Postgres Requirement = "postgres"
 )
 
 // probeLimit bounds one probe.
@@ -76,6 +82,10 @@ func probe(ctx context.Context, need Requirement) error {
 		err = probeLoop(ctx)
 	case E2fsprogs:
 		err = probeE2fsprogs(ctx)
+	case Promtool:
+		err = probePromtool(ctx)
+	case Postgres:
+		err = guests.ProbePostgres()
 	default:
 		err = errors.New("nobody knows how to probe it")
 	}
@@ -110,6 +120,16 @@ func probeE2fsprogs(ctx context.Context) error {
 		if err := exec.CommandContext(ctx, path, "-V").Run(); err != nil {
 			return fmt.Errorf("run %s (apt install e2fsprogs): %w", tool, err)
 		}
+	}
+	return nil
+}
+
+// probePromtool has promtool judge one good metric.
+func probePromtool(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, "promtool", "check", "metrics")
+	cmd.Stdin = strings.NewReader("# HELP probe_total A probe.\n# TYPE probe_total counter\nprobe_total 1\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("run promtool check metrics (apt install --no-install-recommends prometheus): %w: %s", err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }

@@ -13,17 +13,30 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
+
+	"github.com/stillframe/stillframe/pkg/lab/vcenter"
 )
 
 // Scenario describes one world and what goes wrong in it.
 type Scenario struct {
 	// Name is the scenario's own name, for messages.
 	Name string `yaml:"name"`
-	// Seed is what every choice that may be repeated hangs on: UUIDs of VMs so far. Addresses are drawn afresh.
+	// Seed is what every choice that may be repeated hangs on: UUIDs of VMs, times of tasks with a spread. Addresses are
+	// drawn afresh.
 	Seed    uint64  `yaml:"seed"`
 	VCenter VCenter `yaml:"vcenter"`
-	VMs     []VM    `yaml:"vms"`
-	Events  []Event `yaml:"events"`
+	// Defaults stand for the guest, snapshot, remove and stun of every VM that leaves them out.
+	Defaults Defaults `yaml:"defaults"`
+	VMs      []VM     `yaml:"vms"`
+	Events   []Event  `yaml:"events"`
+}
+
+// Defaults is what VMs have that do not say otherwise.
+type Defaults struct {
+	Guest    string        `yaml:"guest"`
+	Snapshot Plan          `yaml:"snapshot"`
+	Remove   Plan          `yaml:"remove"`
+	Stun     time.Duration `yaml:"stun"`
 }
 
 // VCenter is the scenario's vCenter.
@@ -37,12 +50,57 @@ type VCenter struct {
 	Password string `yaml:"password"`
 	// GuestOperations is "stock" for the simulator's own guest managers, which answer nothing useful; empty is ours.
 	GuestOperations string `yaml:"guest_operations"`
+	// TaskSlots is how many snapshot tasks run at once, the others stay queued; 0 is no limit.
+	TaskSlots int `yaml:"task_slots"`
+	// Role is the role of the one account on every object.
+	Role Role `yaml:"role"`
+	// Plan is what goes wrong with calls; the first line that matches a call is the one that is done.
+	Plan []Fault `yaml:"plan"`
+}
+
+// Role is what the one account may do; empty is everything.
+type Role struct {
+	// Missing are the ids of the privileges that it lacks, such as VirtualMachine.State.CreateSnapshot.
+	Missing []string `yaml:"missing"`
+}
+
+// Fault is one line of the fault plan.
+type Fault struct {
+	// Method is the SOAP method, or PUT or GET for guest transfers; empty is every one.
+	Method string `yaml:"method"`
+	// VM is the VM that the call must be about; empty is any call.
+	VM string `yaml:"vm"`
+	// Do is fault (a SOAP fault), unavailable (HTTP 503), cut (the connection, before the call happens), cut_answer (after
+	// it happened) or stall (hold the call back for Delay, 0 is for ever).
+	Do string `yaml:"do"`
+	// Fault is the vSphere fault type of a fault, such as TaskInProgress.
+	Fault string        `yaml:"fault"`
+	Delay time.Duration `yaml:"delay"`
+	// Skip lets that many calls pass first; Count is how many are then hit, 0 is all.
+	Skip  int `yaml:"skip"`
+	Count int `yaml:"count"`
+}
+
+// rule is the line as the front takes it.
+func (f Fault) rule() (vcenter.Rule, error) {
+	action, ok := map[string]vcenter.Action{
+		"fault": vcenter.Fault, "unavailable": vcenter.Unavailable, "cut": vcenter.Cut, "cut_answer": vcenter.CutAnswer, "stall": vcenter.Stall,
+	}[f.Do]
+	switch {
+	case !ok:
+		return vcenter.Rule{}, fmt.Errorf("do %q is not fault, unavailable, cut, cut_answer or stall", f.Do)
+	case f.Skip < 0 || f.Count < 0 || f.Delay < 0:
+		return vcenter.Rule{}, errors.New("skip, count or delay is below 0")
+	}
+	return vcenter.Rule{Method: f.Method, VM: f.VM, Action: action, Fault: f.Fault, Delay: f.Delay, Skip: f.Skip, Count: f.Count}, nil
 }
 
 // VM is one virtual machine of a scenario.
 type VM struct {
 	// Name is unique among the VMs with a guest; others may share it in different folders.
-	Name   string `yaml:"name"`
+	Name string `yaml:"name"`
+	// Count makes that many VMs, at most 10000, whose names have a number from 1 in the place of the #s of Name; 0 is one VM.
+	Count  int    `yaml:"count"`
 	Folder string `yaml:"folder"`
 	// Guest is linux, scripted or none; empty is none.
 	Guest string `yaml:"guest"`
@@ -57,8 +115,42 @@ type VM struct {
 	Remove   Plan   `yaml:"remove"`
 	// CallFault is the fault that the snapshot call itself answers, before there is a task; empty is none.
 	CallFault string `yaml:"call_fault"`
+	// Stun is how long everything in the guest stands still around the instant of a snapshot; 0 is not at all.
+	Stun time.Duration `yaml:"stun"`
+	// RootSize makes the guest's own disk, on which the agent is put, a file system of that size; it needs root. Empty is
+	// the space that the machine has.
+	RootSize Size    `yaml:"root_size"`
+	Network  Network `yaml:"network"`
+	Agent    Agent   `yaml:"agent"`
+	// Conditions are what is not as it should be with the VM, by the names that vcenter.Conditions lists.
+	Conditions []string `yaml:"conditions"`
+	// Role is the role of the one account on this VM.
+	Role Role `yaml:"role"`
+	// Postgres runs a PostgreSQL on the disk of a linux guest; Hooks are installed in the guest.
+	Postgres bool   `yaml:"postgres"`
+	Hooks    []Hook `yaml:"hooks"`
 	// Disks has at most one disk so far; empty is one of 64 MiB for a VM with a guest.
 	Disks []Disk `yaml:"disks"`
+}
+
+// Network is how the way to the agent carries bytes, from the start.
+type Network struct {
+	// CutToGuest and CutFromGuest reset a connection after that many bytes in that direction; Cuts is how many connections
+	// meet that, 0 is one.
+	CutToGuest   int64 `yaml:"cut_to_guest"`
+	CutFromGuest int64 `yaml:"cut_from_guest"`
+	Cuts         int   `yaml:"cuts"`
+	// Slice is the most bytes carried at once, Pause the time between two; 0 is no limit.
+	Slice int           `yaml:"slice"`
+	Pause time.Duration `yaml:"pause"`
+}
+
+// Agent is what only an agent of a build tagged lab can be told.
+type Agent struct {
+	// Lie makes the agent lie: never_held, still_held, other_go, early_go or short_hold (docs/vcsim.md).
+	Lie string `yaml:"lie"`
+	// Prepare is how long a scripted freezer takes to prepare: the agent stays ARMING.
+	Prepare time.Duration `yaml:"prepare"`
 }
 
 // Plan is how a snapshot task goes.
@@ -67,8 +159,16 @@ type Plan struct {
 	Run   time.Duration `yaml:"run"`
 	// Cut is the instant within Run at which the disk is copied; 0 is its middle.
 	Cut time.Duration `yaml:"cut"`
-	// Fault is the vSphere fault type in which the task ends; empty is success.
-	Fault string `yaml:"fault"`
+	// Fault is the vSphere fault type in which the task ends; empty is success. FaultCount is how many tasks end in it
+	// before all is well, 0 is all of them.
+	Fault      string `yaml:"fault"`
+	FaultCount int    `yaml:"fault_count"`
+	// Spread makes the times of each task vary by a factor exp(Spread*z), z normal: the median stays, the tail is heavy. 0
+	// is none, 1 makes one task in 50 take 8 times as long. Worst bounds the run; 0 is 20 times Run.
+	Spread float64       `yaml:"spread"`
+	Worst  time.Duration `yaml:"worst"`
+	// Hang keeps the task running at its cut until the event or request end_tasks.
+	Hang bool `yaml:"hang"`
 }
 
 // Disk is one virtual disk.
@@ -96,17 +196,27 @@ func (s *Size) UnmarshalText(text []byte) error {
 	return fmt.Errorf("size %q is not a number from 1 with KiB, MiB or GiB", text)
 }
 
-// Event is one thing that happens to a VM, once.
+// Event is one thing that happens, once.
 type Event struct {
-	// At is task.queued, task.running or task.done of the VM's first snapshot creation, or start, each with an optional
-	// "+200ms".
+	// At is start; task.queued, task.running, task.cut or task.done of the VM's first snapshot creation; the same of its
+	// first removal with remove in the place of task; link.opened, when the first connection to the VM's agent was made; or
+	// call.X, when vCenter gets the first call of method X that is about the VM or about no VM at all. Each takes an
+	// optional "+200ms", and with an empty VM means any VM.
 	At string `yaml:"at"`
+	// VM is empty only for what happens to vCenter.
 	VM string `yaml:"vm"`
-	// Do is cut_connection, stall_connection, kill_agent or stop_agent.
+	// Do is one of the words of docs/vcsim.md.
 	Do string `yaml:"do"`
-	// For is how long it lasts: a cut then refuses new connections for that time, a stall or stop ends after it. 0 means a
-	// cut that lets new connections in, and a stall or stop without end.
+	// For is how long it lasts; 0 means without end, for a cut one that lets new connections in, for reboot no time without
+	// Tools.
 	For time.Duration `yaml:"for"`
+}
+
+// eventWords are what Do may be; World.do says what each does.
+var eventWords = []string{
+	"cut_connection", "stall_connection", "restore_connection", "kill_agent", "stop_agent", "stun", "thaw", "reboot", "end_tasks",
+	"power_off", "tools_stop", "vcenter_stop", "vcenter_silence", "vcenter_restart", "vcenter_new_certificate",
+	"vcenter_drop_sessions", "kill_hooks",
 }
 
 // point splits At.
@@ -117,11 +227,13 @@ func (e Event) point() (name string, after time.Duration, err error) {
 			return "", 0, fmt.Errorf("at %q: %q is no time to add", e.At, offset)
 		}
 	}
-	switch name {
-	case "start", "task.queued", "task.running", "task.done":
+	kind, stage, _ := strings.Cut(name, ".")
+	switch {
+	case name == "start", name == "link.opened",
+		oneOf(kind, "task", "remove") && oneOf(stage, "queued", "running", "cut", "done"), kind == "call" && stage != "":
 		return name, after, nil
 	default:
-		return "", 0, fmt.Errorf("at %q is not start, task.queued, task.running or task.done", e.At)
+		return "", 0, fmt.Errorf("at %q is not start, task.*, remove.*, link.opened or call.METHOD", e.At)
 	}
 }
 
@@ -132,6 +244,9 @@ func ReadScenario(path string) (Scenario, error) {
 		return Scenario{}, fmt.Errorf("read scenario: %w", err)
 	}
 	s, err := ParseScenario(text)
+	if err == nil {
+		err = s.resolve(path)
+	}
 	if err != nil {
 		return Scenario{}, fmt.Errorf("read scenario %s: %w", path, err)
 	}
@@ -144,7 +259,45 @@ func ParseScenario(text []byte) (Scenario, error) {
 	if err := yaml.UnmarshalWithOptions(text, &s, yaml.Strict()); err != nil {
 		return Scenario{}, err
 	}
-	return s, s.check()
+	s, err := s.expand()
+	return s, errors.Join(err, s.check())
+}
+
+// mostVMs bounds the count of one VM entry.
+const mostVMs = 10000
+
+// expand makes the VMs of a count, and fills in the defaults.
+func (s Scenario) expand() (Scenario, error) {
+	var vms []VM
+	for i, v := range s.VMs {
+		v.Guest = orElse(v.Guest, s.Defaults.Guest)
+		if v.Snapshot == (Plan{}) {
+			v.Snapshot = s.Defaults.Snapshot
+		}
+		if v.Remove == (Plan{}) {
+			v.Remove = s.Defaults.Remove
+		}
+		if v.Stun == 0 {
+			v.Stun = s.Defaults.Stun
+		}
+		first := strings.Index(v.Name, "#")
+		if v.Count == 0 {
+			vms = append(vms, v)
+			continue
+		}
+		if v.Count < 0 || v.Count > mostVMs || first < 0 {
+			return s, fmt.Errorf("vms[%d] %q: count %d is not from 1 to %d, or the name has no #", i, v.Name, v.Count, mostVMs)
+		}
+		digits := strings.TrimLeft(v.Name[first:], "#")
+		width := len(v.Name) - first - len(digits)
+		for n := 1; n <= v.Count; n++ {
+			one := v
+			one.Name, one.Count = fmt.Sprintf("%s%0*d%s", v.Name[:first], width, n, digits), 0
+			vms = append(vms, one)
+		}
+	}
+	s.VMs = vms
+	return s, nil
 }
 
 func (s Scenario) check() error {
@@ -157,6 +310,14 @@ func (s Scenario) check() error {
 	}
 	if !oneOf(s.VCenter.GuestOperations, "", "stock") {
 		errs = append(errs, fmt.Errorf("vcenter.guest_operations %q is not stock", s.VCenter.GuestOperations))
+	}
+	if s.VCenter.TaskSlots < 0 {
+		errs = append(errs, errors.New("vcenter.task_slots is below 0"))
+	}
+	for i, f := range s.VCenter.Plan {
+		if _, err := f.rule(); err != nil {
+			errs = append(errs, fmt.Errorf("vcenter.plan[%d]: %w", i, err))
+		}
 	}
 	if len(s.VMs) == 0 {
 		errs = append(errs, errors.New("vms is empty"))
@@ -195,6 +356,7 @@ func (v VM) check() error {
 		{"guest", v.Guest, []string{"", "linux", "scripted", "none"}},
 		{"power", v.Power, []string{"", "on", "off", "suspended"}},
 		{"tools", v.Tools, []string{"", "running", "absent"}},
+		{"agent.lie", v.Agent.Lie, []string{"", "never_held", "still_held", "other_go", "early_go", "short_hold"}},
 	} {
 		if !oneOf(word.value, word.of...) {
 			errs = append(errs, fmt.Errorf("%s %q is not one of %s", word.key, word.value, strings.Join(word.of[1:], ", ")))
@@ -204,7 +366,14 @@ func (v VM) check() error {
 		if p.Queue < 0 || p.Run < 0 || p.Cut < 0 || p.Cut > p.Run {
 			errs = append(errs, fmt.Errorf("%s has a time below 0, or a cut after its run", name))
 		}
+		if p.Spread < 0 || p.Worst < 0 || p.FaultCount < 0 {
+			errs = append(errs, fmt.Errorf("%s has a spread, a worst or a fault_count below 0", name))
+		}
 	}
+	if n := v.Network; v.Stun < 0 || v.Agent.Prepare < 0 || n.CutToGuest < 0 || n.CutFromGuest < 0 || n.Cuts < 0 || n.Slice < 0 || n.Pause < 0 {
+		errs = append(errs, errors.New("stun, network or agent has a number below 0"))
+	}
+	errs = append(errs, v.checkApplications())
 	if len(v.Disks) > 1 {
 		errs = append(errs, errors.New("disks has more than one disk"))
 	}
@@ -214,11 +383,12 @@ func (v VM) check() error {
 func (e Event) check(guests map[string]bool) error {
 	_, _, err := e.point()
 	errs := []error{err}
-	if !guests[e.VM] {
+	ofVCenter := strings.HasPrefix(e.Do, "vcenter_")
+	if !guests[e.VM] && (e.VM != "" || !ofVCenter) {
 		errs = append(errs, fmt.Errorf("vm %q is no VM with a guest", e.VM))
 	}
-	if !oneOf(e.Do, "cut_connection", "stall_connection", "kill_agent", "stop_agent") {
-		errs = append(errs, fmt.Errorf("do %q is not cut_connection, stall_connection, kill_agent or stop_agent", e.Do))
+	if !oneOf(e.Do, eventWords...) {
+		errs = append(errs, fmt.Errorf("do %q is not one of %s", e.Do, strings.Join(eventWords, ", ")))
 	}
 	if e.For < 0 {
 		errs = append(errs, errors.New("for is below 0"))

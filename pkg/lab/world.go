@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/stillframe/stillframe/pkg/lab/disks"
@@ -37,6 +39,8 @@ type Guest interface {
 	LongestStall() time.Duration
 	Rescues() []time.Time
 	Err() error
+	// Thaw releases the guest behind the back of who holds it; held is false when nobody did.
+	Thaw() (held bool, err error)
 	Close(ctx context.Context) error
 }
 
@@ -63,6 +67,9 @@ type machine struct {
 	dir             string
 	guest           Guest // nil for a VM without one
 	proxy           *guests.Proxy
+	postgres        *guests.Postgres // nil without one; the guest closes it
+	smallRoot       bool
+	stunned         atomic.Bool // once: something may stand still when the world closes
 }
 
 // World is a running scenario.
@@ -76,6 +83,8 @@ type World struct {
 	disks    *disks.Store
 	managers *guests.Managers
 	vcenter  *vcenter.Server
+
+	detached func() context.Context
 
 	events eventLog
 	done   sync.WaitGroup
@@ -94,7 +103,7 @@ func Start(ctx context.Context, s Scenario, o Options) (*World, error) {
 	if !filepath.IsAbs(o.Dir) {
 		return nil, fmt.Errorf("start scenario %q: directory %q is not absolute", s.Name, o.Dir)
 	}
-	w := &World{scenario: s, dir: o.Dir, stop: make(chan struct{})}
+	w := &World{scenario: s, dir: o.Dir, stop: make(chan struct{}), detached: func() context.Context { return context.WithoutCancel(ctx) }}
 	w.events.fired = make([]bool, len(s.Events))
 	w.user, w.password = orElse(s.VCenter.User, "administrator@vsphere.local"), orElse(s.VCenter.Password, crand.Text())
 	if err := w.start(ctx, o.Self); err != nil {
@@ -122,13 +131,13 @@ func (w *World) start(ctx context.Context, self []string) error {
 			return err
 		}
 	}
-	if err := w.startManagers(); err != nil {
+	if err := w.startManagers(ctx); err != nil {
 		return err
 	}
 	if err := w.startVCenter(ctx); err != nil {
 		return err
 	}
-	w.schedule("start", "")
+	w.schedule("start", "") //nolint:contextcheck // what an event brings back later outlives whoever asked for it
 	return nil
 }
 
@@ -143,6 +152,10 @@ func (w *World) startGuest(ctx context.Context, m *machine, self []string) (err 
 	if m.proxy, err = guests.StartProxy(ctx, agentAt(m.outside), agentAt(m.inside)); err != nil {
 		return err
 	}
+	if err := m.proxy.Shape(m.vm.Network.shape()); err != nil {
+		return err
+	}
+	m.proxy.OnOpen(func() { w.schedule("link.opened", m.vm.Name) }) //nolint:contextcheck // what an event brings back later outlives whoever asked for it
 	switch m.vm.Guest {
 	case "linux":
 		g, err := guests.StartLinux(ctx, guests.LinuxOptions{Name: m.vm.Name, Dir: m.dir, SizeBytes: m.vm.diskSize(), Self: self})
@@ -157,12 +170,15 @@ func (w *World) startGuest(ctx context.Context, m *machine, self []string) (err 
 		}
 		m.guest = g
 	}
+	if err := m.startApplications(ctx); err != nil {
+		return err
+	}
 	w.disks.Attach(m.vm.Name, m.guest.Disk())
 	return nil
 }
 
 // startManagers gives guest operations a folder, a user and an environment for each guest.
-func (w *World) startManagers() error {
+func (w *World) startManagers(ctx context.Context) error {
 	var err error
 	if w.managers, err = guests.NewManagers(); err != nil {
 		return err
@@ -177,9 +193,15 @@ func (w *World) startManagers() error {
 				return err
 			}
 		}
+		if m.vm.RootSize > 0 {
+			if err := guests.MountRoot(ctx, root, int64(m.vm.RootSize)); err != nil {
+				return err
+			}
+			m.smallRoot = true
+		}
 		err := w.managers.Add(guests.Machine{
 			VM: m.instance, Root: root, Logs: logs, Users: map[string]string{m.user: m.password},
-			Env: append(m.guest.Env(),
+			Env: append(append(append(m.guest.Env(), m.vm.Agent.env()...), m.hooksEnv()...),
 				"STILLFRAME_LAB_VM_UUID="+m.uuid, "STILLFRAME_LAB_LISTEN_HOST="+m.inside, "STILLFRAME_LAB_RUN_DIR="+run),
 		})
 		if err != nil {
@@ -191,6 +213,7 @@ func (w *World) startManagers() error {
 
 func (w *World) startVCenter(ctx context.Context) error {
 	o := vcenter.Options{About: w.scenario.VCenter.About, RTT: w.scenario.VCenter.RTT, User: w.user, Password: w.password, Disks: w.disks}
+	o.Seed, o.TaskSlots, o.Missing = w.scenario.Seed, w.scenario.VCenter.TaskSlots, w.scenario.VCenter.Role.Missing
 	if w.scenario.VCenter.GuestOperations != "stock" {
 		o.Guests = w.managers
 	}
@@ -217,12 +240,62 @@ func (w *World) startVCenter(ctx context.Context) error {
 			return err
 		}
 	}
-	w.vcenter.OnTask(func(vm, method, stage string) {
-		if method == "CreateSnapshotEx_Task" || method == "CreateSnapshot_Task" {
-			w.schedule("task."+stage, vm)
+	for i, f := range w.scenario.VCenter.Plan {
+		if err := w.plan(f); err != nil {
+			return fmt.Errorf("vcenter.plan[%d]: %w", i, err)
 		}
-	})
+	}
+	w.vcenter.OnTask(w.onTask)
+	w.vcenter.OnCall(func(method, vm string) { w.schedule("call."+method, vm) }) //nolint:contextcheck // what an event brings back later outlives whoever asked for it
 	return nil
+}
+
+func (w *World) plan(f Fault) error {
+	rule, err := f.rule()
+	if err != nil {
+		return err
+	}
+	return w.vcenter.Plan(rule)
+}
+
+// onTask is told by vCenter what a snapshot task does, in the task's own goroutine.
+func (w *World) onTask(vm, method, stage string) {
+	switch method {
+	case "CreateSnapshotEx_Task", "CreateSnapshot_Task":
+		if m := w.machine(vm); m != nil && stage == "cut" && m.vm.Stun > 0 {
+			w.stunAround(m)
+		}
+		w.schedule("task."+stage, vm)
+	case "RemoveSnapshot_Task":
+		w.schedule("remove."+stage, vm)
+	}
+}
+
+// stunAround stops everything in the guest before the snapshot's instant, and lets it go on in due time.
+func (w *World) stunAround(m *machine) {
+	_, err := w.managers.Stun(m.instance, syscall.SIGSTOP)
+	w.note("stun", m.vm.Name, err)
+	w.done.Go(func() {
+		w.pause(m.vm.Stun) // cut short when the world closes
+		_, err := w.managers.Stun(m.instance, syscall.SIGCONT)
+		w.note("end of stun", m.vm.Name, err)
+	})
+}
+
+func (n Network) shape() guests.Shape {
+	return guests.Shape{CutToGuest: n.CutToGuest, CutFromGuest: n.CutFromGuest, Cuts: n.Cuts, Slice: n.Slice, Pause: n.Pause}
+}
+
+// env is how an agent of a build tagged lab is told.
+func (a Agent) env() []string {
+	var env []string
+	if a.Lie != "" {
+		env = append(env, "STILLFRAME_LAB_LIE="+a.Lie)
+	}
+	if a.Prepare > 0 {
+		env = append(env, "STILLFRAME_LAB_PREPARE="+a.Prepare.String())
+	}
+	return env
 }
 
 // spec is what vCenter knows of a machine.
@@ -231,12 +304,14 @@ func (m *machine) spec() vcenter.VM {
 	return vcenter.VM{
 		Name: m.vm.Name, Folder: m.vm.Folder, UUID: m.uuid, InstanceUUID: m.instance, Address: m.outside,
 		PowerState: orElse(power, "poweredOn"), ToolsAbsent: m.vm.Tools == "absent",
-		Create: m.vm.Snapshot.task(), Remove: m.vm.Remove.task(),
+		Create: m.vm.Snapshot.task(), Remove: m.vm.Remove.task(), Conditions: m.vm.Conditions, Missing: m.vm.Role.Missing,
 	}
 }
 
 func (p Plan) task() vcenter.TaskPlan {
-	return vcenter.TaskPlan{Queue: p.Queue, Run: p.Run, Cut: p.Cut, Fault: p.Fault}
+	return vcenter.TaskPlan{
+		Queue: p.Queue, Run: p.Run, Cut: p.Cut, Fault: p.Fault, FaultCount: p.FaultCount, Spread: p.Spread, Worst: p.Worst, Hang: p.Hang,
+	}
 }
 
 // VCenter is the world's vCenter. The world closes it.
@@ -327,9 +402,18 @@ func (w *World) close(ctx context.Context) error {
 		errs = append(errs, w.vcenter.Close())
 	}
 	if w.managers != nil {
+		for _, m := range w.machines {
+			if m.stunned.Load() {
+				_, err := w.managers.Stun(m.instance, syscall.SIGCONT)
+				errs = append(errs, err)
+			}
+		}
 		errs = append(errs, w.managers.Close())
 	}
 	for _, m := range w.machines {
+		if m.smallRoot {
+			errs = append(errs, guests.UnmountRoot(ctx, filepath.Join(m.dir, "root")))
+		}
 		if m.proxy != nil {
 			errs = append(errs, m.proxy.Close())
 		}

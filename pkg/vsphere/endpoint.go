@@ -326,7 +326,7 @@ func (s steady) RoundTrip(ctx context.Context, req, res soap.HasFault) error {
 // idempotent says whether asking twice is the same as asking once.
 func idempotent(req soap.HasFault) bool {
 	switch req.(type) {
-	case *methods.RetrievePropertiesExBody, *methods.CurrentTimeBody, *methods.FindByUuidBody,
+	case *methods.RetrievePropertiesExBody, *methods.CurrentTimeBody, *methods.FindByUuidBody, *methods.HasPrivilegeOnEntitiesBody,
 		*methods.FindByInventoryPathBody, *methods.ListProcessesInGuestBody, *methods.ListFilesInGuestBody:
 		return true
 	}

@@ -136,7 +136,7 @@ type reading struct {
 // base type. Texts are never matched, they are localized.
 func read(err error) reading {
 	var r reading
-	fault.In(err, func(f types.BaseMethodFault, _ string, messages []types.LocalizableMessage) bool {
+	faultsIn(err, func(f types.BaseMethodFault, _ string, messages []types.LocalizableMessage) bool {
 		for _, m := range messages {
 			r.keys = append(r.keys, m.Key)
 		}
@@ -211,13 +211,38 @@ func typeName(f types.BaseMethodFault) string {
 	return t.Name()
 }
 
+// faultsIn shows every fault in err's tree and its causes to visit, until that returns true. govmomi's fault.In does the
+// same for one error, but panics on an error whose Unwrap gives nil, as *net.DNSError's does.
+func faultsIn(err error, visit fault.OnFaultFn) {
+	var carriers []error
+	for queue := []error{err}; len(queue) > 0; queue = queue[1:] {
+		switch e := queue[0].(type) { //nolint:errorlint // the tree is walked here, each error by itself
+		case nil:
+		case interface{ Fault() types.BaseMethodFault }, types.HasLocalizedMethodFault, types.BaseMethodFault:
+			carriers = append(carriers, queue[0])
+		case interface{ Unwrap() error }:
+			queue = append(queue, e.Unwrap())
+		case interface{ Unwrap() []error }:
+			queue = append(queue, e.Unwrap()...)
+		}
+	}
+	done := false
+	for _, c := range carriers {
+		fault.In(c, func(f types.BaseMethodFault, text string, messages []types.LocalizableMessage) bool {
+			done = done || visit(f, text, messages)
+			return done
+		})
+	}
+}
+
 // faultAs finds the fault of exactly type T in err, causes included.
 func faultAs[T types.BaseMethodFault](err error) (T, bool) {
 	var found T
-	if err == nil {
-		return found, false
-	}
-	_, ok := fault.As(err, &found)
+	ok := false
+	faultsIn(err, func(f types.BaseMethodFault, _ string, _ []types.LocalizableMessage) bool {
+		found, ok = f.(T)
+		return ok
+	})
 	return found, ok
 }
 

@@ -75,7 +75,8 @@ func transferStatus(res *http.Response) error {
 	case http.StatusOK, http.StatusCreated, http.StatusNoContent:
 		return nil
 	}
-	return &Error{Op: "move a file through", Subject: res.Request.URL.Host, SF: "SF3612", Err: errors.New("answer " + res.Status)}
+	// The host is there and says no: the file cannot be written or read in the guest, a full disk included.
+	return &Error{Op: "move a file through", Subject: res.Request.URL.Host, SF: "SF3608", Err: errors.New("answer " + res.Status)}
 }
 
 // route decides whom to ask. Host * means the endpoint itself, as a direct ESXi host answers. vCenter names the VM's host

@@ -98,7 +98,8 @@ func (f *Freezer) Volumes(ctx context.Context) ([]protocol.Volume, error) {
 	})
 }
 
-// Prepare implements agent.Freezer. It blocks for at most 5 s for each file system and 5 s for the watchdog.
+// Prepare implements agent.Freezer. It blocks for at most 5 s for each file system and 5 s for the watchdog, and for as
+// long as it takes to write what is dirty, at most 9 min for each.
 func (f *Freezer) Prepare(ctx context.Context, r agent.PrepareRequest) (agent.Prepared, error) {
 	f.state.Lock()
 	busy := f.dog != nil
@@ -126,6 +127,9 @@ func (f *Freezer) Prepare(ctx context.Context, r agent.PrepareRequest) (agent.Pr
 	set = order(set, mounts, backingFiles)
 	if err := f.open(ctx, set, mounts, r.Deadman); err != nil {
 		return agent.Prepared{}, err
+	}
+	if r.Broken != nil {
+		go f.guard(f.dog, r.Broken)
 	}
 	var p agent.Prepared
 	for _, fs := range set {
@@ -157,6 +161,9 @@ func (f *Freezer) open(ctx context.Context, set []fileSystem, mounts []mount, de
 			return err
 		}
 		targets = append(targets, &target{fs: fs, dir: dir})
+		if err := flush(ctx, dir, fs.at.point); err != nil {
+			return err
+		}
 		dirs, points = append(dirs, dir), append(points, fs.at.point)
 	}
 	if armed, err = f.makeList(set, mounts, points); err != nil {
@@ -171,6 +178,17 @@ func (f *Freezer) open(ctx context.Context, set []fileSystem, mounts []mount, de
 	f.targets, f.dog, f.list, f.notes = targets, dog, armed, notes
 	f.began, f.stopped, f.stop = time.Time{}, false, make(chan struct{})
 	return nil
+}
+
+// guard tells when the watchdog ended while something was held. It ends with the watchdog.
+func (f *Freezer) guard(dog *watchdog, broken func()) {
+	<-dog.exited
+	f.state.Lock()
+	held := f.dog == dog && !f.began.IsZero() && !f.clean()
+	f.state.Unlock()
+	if held {
+		broken()
+	}
 }
 
 // openTarget opens the mount point and makes sure that it is still the mount that was judged.
@@ -237,7 +255,8 @@ func sameNamespace(b Bound) error {
 	return nil
 }
 
-// Freeze implements agent.Freezer. It takes at most 10 s, and 5 s for each file system.
+// Freeze implements agent.Freezer. It takes at most 10 s, and 5 s for each file system; a last flush comes before the
+// hold begins.
 func (f *Freezer) Freeze(ctx context.Context, started func()) error {
 	f.state.Lock()
 	if f.dog == nil || !f.began.IsZero() || f.stopped {
@@ -250,11 +269,19 @@ func (f *Freezer) Freeze(ctx context.Context, started func()) error {
 
 	ctx, cancel := context.WithTimeoutCause(ctx, f.limits.all, errLate)
 	defer cancel()
-	err := dog.send(wordArm)
+	var err error
+	for i := 0; i < len(targets) && err == nil; i++ {
+		err = flushOnce(ctx, targets[i].dir, targets[i].fs.at.point)
+	}
 	if err != nil {
+		return err // nothing is held yet
+	}
+	if !dog.alive() {
+		return coded(codeFailed, "freeze: the watchdog has ended")
+	}
+	started() // before the watchdog's time begins, so that the agent's own dead-man comes first
+	if err = dog.send(wordArm); err != nil {
 		err = coded(codeFailed, "freeze: arm the watchdog: %w", err)
-	} else {
-		started()
 	}
 	for i := 0; i < len(targets) && err == nil; i++ {
 		err = f.freezeOne(ctx, targets[i])

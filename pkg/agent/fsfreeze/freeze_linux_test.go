@@ -147,7 +147,6 @@ func TestLateFreezeThawsItself(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			prepare(t, f)
-			inner.holder.say("freeze", "freeze <nil>")
 			row := protocol.ThawResult{Mount: inner.point, Error: "still freezing: it is thawed when the system call returns"}
 			rows := make(chan []protocol.ThawResult, 1)
 			switch how {
@@ -164,7 +163,7 @@ func TestLateFreezeThawsItself(t *testing.T) {
 					cancel()
 				}()
 			}
-			wantCode(t, f.Freeze(ctx, func() {}), codeNotReached)
+			wantCode(t, f.Freeze(ctx, func() { inner.holder.say("freeze", "freeze <nil>") }), codeNotReached)
 			if how != "thaw" {
 				rows <- f.Thaw(t.Context())
 			}
@@ -181,6 +180,23 @@ func TestLateFreezeThawsItself(t *testing.T) {
 				t.Errorf("after the thaw the list is %q", got)
 			}
 		})
+	}
+}
+
+// What cannot be flushed in time is refused before anything is held.
+func TestSlowFlushHoldsNothing(t *testing.T) {
+	outer := newGuest(t)
+	inner := &guest{point: mountImage(t, outer.point)}
+	inner.hold(t, outer.point, inner.point)
+	inner.writer = inner.write(t)
+	f := New(Options{Bound: Bound{OnlyMount: []string{inner.point}}, RunDir: outer.runDir})
+	prepare(t, f)
+	inner.holder.say("freeze", "freeze <nil>")
+	wantCode(t, f.Freeze(t.Context(), func() { t.Error("the hold began") }), codeFlush)
+	inner.holder.say("thaw", "thaw <nil>")
+	inner.running(t, 2*time.Second)
+	if err := f.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -225,6 +241,30 @@ func TestThawBeforeFreezeForbidsIt(t *testing.T) {
 	}
 	wantCode(t, f.Freeze(t.Context(), func() {}), codeFailed)
 	g.running(t, time.Second)
+}
+
+// A watchdog that dies while it should watch is told, so that the agent lets go.
+func TestDeadWatchdogIsTold(t *testing.T) {
+	g := newGuest(t)
+	f := g.freezer()
+	broken := make(chan struct{})
+	if _, err := f.Prepare(t.Context(), agent.PrepareRequest{Deadman: testDeadman, Broken: func() { close(broken) }}); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Freeze(t.Context(), func() {}); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.dog.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-broken
+	if rows := f.Thaw(t.Context()); len(rows) != 1 || !rows[0].OK {
+		t.Errorf("Thaw = %v, want one released file system", rows)
+	}
+	g.running(t, time.Second)
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestDeadWatchdogForbidsTheFreeze(t *testing.T) {

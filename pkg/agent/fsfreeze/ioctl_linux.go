@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -121,7 +120,7 @@ func isDir(point string) bool {
 // volume describes a file system for the protocol. Sizes are 0 when the system does not tell.
 func volume(fs fileSystem) protocol.Volume {
 	v := protocol.Volume{
-		ID: fs.device, Mounts: slices.Clone(fs.points), FS: fs.fsType, Disks: []protocol.Disk{},
+		ID: fs.device, Mounts: mountsOf(fs), FS: fs.fsType, Disks: []protocol.Disk{},
 		Supported: fs.supported, Why: fs.why,
 	}
 	var st unix.Statfs_t
@@ -130,6 +129,20 @@ func volume(fs fileSystem) protocol.Volume {
 		v.Free = int64(st.Bavail) * st.Bsize
 	}
 	return v
+}
+
+// maxMountsTold bounds the mount points of one file system in HELLO and READY: containers make thousands of them.
+const maxMountsTold = 16
+
+// mountsOf lists the mount points of a file system, the one that names it in the results of its release first.
+func mountsOf(fs fileSystem) []string {
+	mounts := []string{fs.at.point}
+	for _, p := range fs.points {
+		if p != fs.at.point && len(mounts) < maxMountsTold {
+			mounts = append(mounts, p)
+		}
+	}
+	return mounts
 }
 
 // backingFiles gives the image files that a block device lies on: of a loop device its file; a partition and a mapped

@@ -12,6 +12,7 @@ import (
 // The codes of the error catalogue that this package gives (rows linux_freeze).
 const (
 	codeNotReached = "SF4001" // freeze_not_reached
+	codeFlush      = "SF4004" // flush_timeout
 	codeFrozen     = "SF4701" // fs_already_frozen
 	codeCannot     = "SF4702" // fs_cannot_freeze
 	codeNoRight    = "SF4703" // fs_freeze_no_capability

@@ -259,7 +259,7 @@ func (w *watch) pass() {
 	var left []*os.File
 	for i := len(w.pending) - 1; i >= 0; i-- {
 		err := thawWithin(w.pending[i], passLimit)
-		if errors.Is(err, unix.EINVAL) || errors.Is(err, errLate) {
+		if err != nil { // not frozen yet, or it may still be frozen
 			left = append([]*os.File{w.pending[i]}, left...)
 		}
 	}

@@ -160,6 +160,8 @@ type Ready struct {
 	Writers  []Writer         `json:"writers"`
 	Volumes  []Volume         `json:"volumes"`
 	PhasesUS map[string]int64 `json:"phases_us"`
+	// Hooks names the hooks that are installed in the guest.
+	Hooks []string `json:"hooks,omitempty"`
 	// ReadyLeftMS is how long the agent stays ready.
 	ReadyLeftMS int64 `json:"ready_left_ms"`
 }
@@ -249,6 +251,8 @@ type Thawed struct {
 	Finished    bool         `json:"finished"`
 	Writers     []Writer     `json:"writers"`
 	ThawResults []ThawResult `json:"thaw_results"`
+	// Hooks are the guest's hooks that were run, point by point; those of post-thaw come with Final.
+	Hooks []Hook `json:"hooks,omitempty"`
 	// Witness holds what independent parts of the guest said of the hold.
 	Witness map[string]string `json:"witness"`
 	// MaxGapUS is the longest time that the agent itself did not run.
@@ -263,6 +267,24 @@ type ThawResult struct {
 	OK bool `json:"ok"`
 	// Error is empty, or the system's error name and text; EINVAL means that somebody else had thawed it.
 	Error string `json:"error"`
+}
+
+// Hook is how one hook of the guest's owner went at one point.
+type Hook struct {
+	Name string `json:"name"`
+	// Point is prepare, pre-freeze or post-thaw.
+	Point string `json:"point"`
+	// OK is true when it did all that was asked of it; a holding hook has then held until it was let go, and ended well.
+	OK bool `json:"ok"`
+	// HeldUS is how long a holding hook lived after it was started, 0 for others.
+	HeldUS int64 `json:"held_us"`
+	// Error is empty or says what went wrong, with the end of the hook's error output.
+	Error string `json:"error"`
+	// Required and Holds are of the hook's description.
+	Required bool `json:"required"`
+	Holds    bool `json:"holds"`
+	// SHA256 of the program, in hex.
+	SHA256 string `json:"sha256"`
 }
 
 // TraceEntry is one line of the agent's ring.

@@ -50,12 +50,18 @@ const (
 const codeNotThere = "SF3406"
 
 // Access is the road by guest operations into one Linux guest.
-type Access struct{ ops Operations }
+type Access struct {
+	ops    Operations
+	ledger guest.Ledger // nil for none
+}
 
 var _ guest.Access = (*Access)(nil)
 
 // New makes the road.
-func New(ops Operations) *Access { return &Access{ops} }
+func New(ops Operations) *Access { return &Access{ops: ops} }
+
+// NewRecorded makes the road, and has the ledger told before anything is put into the guest and when it is gone.
+func NewRecorded(ops Operations, ledger guest.Ledger) *Access { return &Access{ops, ledger} }
 
 // Road is guestops.
 func (a *Access) Road() guest.Road { return guest.RoadGuestOps }
@@ -70,8 +76,11 @@ func (a *Access) Put(ctx context.Context, p guest.Payload) (guest.Remote, error)
 	r := guest.Remote{Deployment: hex.EncodeToString(id[:])}
 	r.Dir = path.Join(home, r.Deployment)
 	r.Exe = path.Join(r.Dir, p.Name)
+	if err := a.intend(ctx, guest.StagePush, r); err != nil {
+		return guest.Remote{}, err
+	}
 	if err := a.ops.MakeDir(ctx, r.Dir); err != nil {
-		return guest.Remote{}, fmt.Errorf("make the folder %s in the guest: %w", r.Dir, err)
+		return r, fmt.Errorf("make the folder %s in the guest: %w", r.Dir, err) // it may exist all the same: the answer was lost
 	}
 	content, err := p.Open()
 	if err != nil {
@@ -102,6 +111,9 @@ func (a *Access) Start(ctx context.Context, r guest.Remote, b guest.Bootstrap) (
 	for _, m := range b.OnlyMounts {
 		args = append(args, "--only-mount", m)
 	}
+	if err := a.intend(ctx, guest.StageStart, r); err != nil {
+		return guest.Identity{}, err
+	}
 	pid, err := a.ops.Start(ctx, r.Exe, args, nil)
 	if err != nil {
 		return guest.Identity{}, fmt.Errorf("start the agent: %w", err)
@@ -120,6 +132,7 @@ func (a *Access) poll(ctx context.Context, file string, pid int64) (string, erro
 	notReady := func(err error) error {
 		return &guest.Error{SF: "SF3703", Op: "wait for the agent to be ready", Err: err}
 	}
+	ended := false
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		content, err := a.ops.Fetch(ctx, file, maxReadyFile)
 		if err == nil && bytes.HasSuffix(content, []byte("\n")) {
@@ -128,13 +141,17 @@ func (a *Access) poll(ctx context.Context, file string, pid int64) (string, erro
 		if err != nil && guest.CodeOf(err) != codeNotThere {
 			return "", notReady(err)
 		}
+		if ended {
+			exit, err := a.ops.Wait(ctx, pid)
+			return "", notReady(errors.Join(fmt.Errorf("the agent ended with exit code %d before it was ready", exit), err))
+		}
 		running, err := a.ops.Running(ctx, pid)
 		if err != nil {
 			return "", notReady(err)
 		}
-		if !running {
-			exit, err := a.ops.Wait(ctx, pid)
-			return "", notReady(errors.Join(fmt.Errorf("the agent ended with exit code %d before it was ready", exit), err))
+		if !running { // one more look: it may have written why right before it ended
+			ended = true
+			continue
 		}
 		if err := sleep(ctx, pause); err != nil {
 			return "", notReady(err)
@@ -151,6 +168,9 @@ func parseReady(line string) (protocol.Fingerprint, uint16, error) {
 	line = strings.TrimSpace(line)
 	if text, ok := strings.CutPrefix(line, "ERROR "); ok {
 		code, text, _ := strings.Cut(text, " ")
+		if !isCode(code) {
+			return bad(fmt.Errorf("%.80q has no code", line))
+		}
 		return f, 0, &guest.Error{SF: code, Op: "start the agent", Err: errors.New("the agent answered: " + text)}
 	}
 	fields := strings.Fields(line)
@@ -169,43 +189,69 @@ func parseReady(line string) (protocol.Fingerprint, uint16, error) {
 	return f, uint16(port), nil
 }
 
+// isCode says whether s looks like a code of the error catalogue: SF and four digits.
+func isCode(s string) bool {
+	digits, ok := strings.CutPrefix(s, "SF")
+	n, err := strconv.ParseUint(digits, 10, 16)
+	return ok && err == nil && len(digits) == 4 && n >= 1000
+}
+
 // Rescue ends the agent, whatever it does, and runs its "thaw": a living agent keeps others from what it holds.
-func (a *Access) Rescue(ctx context.Context, r guest.Remote) error {
+func (a *Access) Rescue(ctx context.Context, r guest.Remote) (released bool, err error) {
 	if r.Exe == "" {
-		return nil
+		return false, nil
 	}
 	if err := a.end(ctx, r.PID, 0); err != nil {
-		return fmt.Errorf("end the agent: %w", err)
+		return false, fmt.Errorf("end the agent: %w", err)
 	}
 	pid, err := a.ops.Start(ctx, r.Exe, []string{"thaw"}, nil)
 	if err != nil {
-		return fmt.Errorf("start the agent's thaw: %w", err)
+		return false, fmt.Errorf("start the agent's thaw: %w", err)
 	}
 	exit, err := a.ops.Wait(ctx, pid)
-	if err == nil && exit != 0 {
-		err = fmt.Errorf("the agent's thaw ended with exit code %d", exit)
+	switch {
+	case err != nil:
+		return false, err
+	case exit == 0:
+		return false, nil
+	case exit == exitThawed:
+		return true, nil
 	}
-	return err
+	return false, fmt.Errorf("the agent's thaw ended with exit code %d", exit)
 }
+
+// exitThawed is the exit status of the agent's thaw when something was still frozen and has been released.
+const exitThawed = 9
 
 // Remove ends the agent if it does not leave by itself, and removes its folder.
 func (a *Access) Remove(ctx context.Context, r guest.Remote) error {
 	if r.Dir == "" {
 		return nil
 	}
-	ended := a.end(ctx, r.PID, leaveLimit)
+	patience := leaveLimit
+	if !r.Greeted {
+		patience = 0 // it waits for somebody who will not come
+	}
+	ended := a.end(ctx, r.PID, patience)
 	names, err := a.ops.List(ctx, r.Dir)
 	if guest.CodeOf(err) == codeNotThere {
-		return ended
+		if ended != nil {
+			return ended
+		}
+		return a.settle(ctx, r)
 	}
 	all := errors.Join(ended, err)
 	for _, name := range names {
-		if name == "." || name == ".." {
+		// What the guest lists is not trusted: only names in the folder itself are removed.
+		if name = path.Base(name); name == "." || name == ".." || name == "/" {
 			continue
 		}
-		all = errors.Join(all, gone(a.ops.Remove(ctx, path.Join(r.Dir, path.Base(name)), false)))
+		all = errors.Join(all, gone(a.ops.Remove(ctx, path.Join(r.Dir, name), false)))
 	}
-	return errors.Join(all, gone(a.ops.Remove(ctx, r.Dir, true)))
+	if err := errors.Join(all, gone(a.ops.Remove(ctx, r.Dir, true))); err != nil {
+		return err
+	}
+	return a.settle(ctx, r)
 }
 
 // end waits for the agent to leave, which it does when its session is closed, and has it ended when patience is over.

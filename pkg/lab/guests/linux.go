@@ -72,8 +72,9 @@ type Linux struct {
 	toThawer io.WriteCloser
 	answers  chan string
 	mounted  bool
-	first    chan struct{} // closed by the first acknowledgement
-	over     chan struct{} // closed when the writer has gone
+	closers  []func() error // of what runs on the disk
+	first    chan struct{}  // closed by the first acknowledgement
+	over     chan struct{}  // closed when the writer has gone
 
 	mu      sync.Mutex
 	thread  int
@@ -361,6 +362,9 @@ func (g *Linux) close(ctx context.Context) error {
 	if g.thawer != nil {
 		_, err := g.Thaw()
 		errs = append(errs, err)
+	}
+	for _, c := range g.closers {
+		errs = append(errs, c())
 	}
 	if g.writer != nil {
 		errs = append(errs, g.end(g.writer, g.writer.Process.Kill))

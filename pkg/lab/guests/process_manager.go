@@ -1,12 +1,14 @@
 package guests
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -84,7 +86,7 @@ func (p *processManager) start(guest *machine, user string, spec *types.GuestPro
 	quoted := "'" + strings.ReplaceAll(program, "'", `'\''`) + "'"
 	line := strings.TrimSpace("exec " + quoted + " " + p.all.below(guest, spec.Arguments))
 	made := &process{path: spec.ProgramPath, args: spec.Arguments, user: user, done: make(chan struct{}), cmd: &exec.Cmd{
-		Path: shell, Args: []string{shell, "-c", line}, Dir: dir, Env: append(env, guest.Env...),
+		Path: shell, Args: []string{shell, "-c", line}, Dir: dir, Env: append(env, guest.environment()...),
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
 	}}
 	if err := guest.launch(made); err != nil {
@@ -93,6 +95,13 @@ func (p *processManager) start(guest *machine, user string, spec *types.GuestPro
 		}}}
 	}
 	return made.pid, nil
+}
+
+// environment is what every program of the guest gets.
+func (g *machine) environment() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return append(slices.Clone(g.Env), guestMark+g.Root)
 }
 
 // launch starts the program and watches for its end.
@@ -221,11 +230,6 @@ func (m *Managers) Kill(vm string, sig syscall.Signal) error {
 	return m.signal(vm, func(p *process) error { return p.cmd.Process.Signal(sig) })
 }
 
-// KillGroup sends a signal to the process groups of the VM's programs: SIGSTOP and SIGCONT are a stun.
-func (m *Managers) KillGroup(vm string, sig syscall.Signal) error {
-	return m.signal(vm, func(p *process) error { return syscall.Kill(-p.pid, sig) })
-}
-
 func (m *Managers) signal(vm string, send func(*process) error) error {
 	guest := m.find(vm)
 	if guest == nil {
@@ -238,6 +242,80 @@ func (m *Managers) signal(vm string, send func(*process) error) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Stun sends a signal to everything that runs in the VM's guest: the programs that guest operations started, and what
+// those have started, in whatever process group. SIGSTOP and SIGCONT are a stun, SIGKILL is the end of the guest's system.
+// It says to how many processes. The lab's own record writer and the network are not part of it.
+func (m *Managers) Stun(vm string, sig syscall.Signal) (int, error) {
+	guest := m.find(vm)
+	if guest == nil {
+		return 0, fmt.Errorf("signal guest %q: no such guest", vm)
+	}
+	var errs []error
+	seen := map[int]bool{}
+	for pass := 0; pass < stunPasses; pass++ { // a process may fork while we look
+		fresh := 0
+		for _, pid := range guest.inside() {
+			if seen[pid] {
+				continue
+			}
+			seen[pid] = true
+			fresh++
+			if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+				errs = append(errs, fmt.Errorf("signal process %d of guest %q: %w", pid, vm, err))
+			}
+		}
+		if fresh == 0 {
+			break
+		}
+	}
+	return len(seen), errors.Join(errs...)
+}
+
+// stunPasses bounds how often Stun looks for processes that were forked meanwhile.
+const stunPasses = 10
+
+// inside lists the processes whose program lies below the guest's root, or that inherited a variable which only this
+// guest's programs have.
+func (g *machine) inside() []int {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	mark := []byte(guestMark + g.Root + "\x00")
+	var pids []int
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		exe, err := os.Readlink(filepath.Join("/proc", entry.Name(), "exe"))
+		if err != nil {
+			continue // gone, a kernel thread, or somebody else's
+		}
+		environ, err := os.ReadFile(filepath.Join("/proc", entry.Name(), "environ"))
+		if strings.HasPrefix(exe, g.Root+"/") || (err == nil && bytes.Contains(append(environ, 0), mark)) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// guestMark is the variable by which a guest's processes are known; its value is the machine's root, which
+// no other guest on this computer has.
+const guestMark = "STILLFRAME_LAB_GUEST="
+
+// SetEnv changes one variable of the environment that programs of the VM get from now on.
+func (m *Managers) SetEnv(vm, key, value string) error {
+	guest := m.find(vm)
+	if guest == nil {
+		return fmt.Errorf("set environment of guest %q: no such guest", vm)
+	}
+	guest.mu.Lock()
+	defer guest.mu.Unlock()
+	guest.Env = append(slices.DeleteFunc(slices.Clone(guest.Env), func(v string) bool { return strings.HasPrefix(v, key+"=") }), key+"="+value)
+	return nil
 }
 
 // close kills what lives and waits for it.

@@ -14,6 +14,24 @@ import (
 // proxyDial bounds the connection to the inside address.
 const proxyDial = 5 * time.Second
 
+// Shape is how a proxy carries bytes. The zero value carries them as they come.
+type Shape struct {
+	// CutToGuest and CutFromGuest reset a connection when it has carried that many bytes in that direction, also in the
+	// middle of a TLS record; 0 is never. Cuts is how many connections meet that; 0 is one.
+	CutToGuest, CutFromGuest int64
+	Cuts                     int
+	// Slice is the most bytes written at once, Pause the time between two slices; 0 is no limit. One byte is the harshest.
+	Slice int
+	Pause time.Duration
+}
+
+func (s Shape) check() error {
+	if s.CutToGuest < 0 || s.CutFromGuest < 0 || s.Cuts < 0 || s.Slice < 0 || s.Pause < 0 {
+		return fmt.Errorf("shape the network: %+v has a number below 0", s)
+	}
+	return nil
+}
+
 // Proxy is the network between the orchestrator and one guest's agent: TCP from the guest's outside address to its
 // inside address, which the lab can cut or stall. It knows nothing of what it carries.
 type Proxy struct {
@@ -25,9 +43,11 @@ type Proxy struct {
 	refuse  bool
 	closed  bool
 	stalled chan struct{} // nil while bytes flow, else closed by Resume
+	shape   Shape
+	opened  func()
 
-	carried atomic.Int64
-	done    sync.WaitGroup
+	toGuest, fromGuest atomic.Int64
+	done               sync.WaitGroup
 }
 
 // StartProxy listens on outside and forwards to inside, both host:port. The caller closes it.
@@ -46,8 +66,29 @@ func StartProxy(ctx context.Context, outside, inside string) (*Proxy, error) {
 // Addr is the outside address.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
-// Carried counts the bytes carried, both directions together.
-func (p *Proxy) Carried() int64 { return p.carried.Load() }
+// Carried counts the bytes carried to the guest and from it.
+func (p *Proxy) Carried() (toGuest, fromGuest int64) { return p.toGuest.Load(), p.fromGuest.Load() }
+
+// Shape changes how bytes are carried from now on; a cut counts the bytes of each connection from its beginning.
+func (p *Proxy) Shape(s Shape) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	if s.Cuts == 0 {
+		s.Cuts = 1
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.shape = s
+	return nil
+}
+
+// OnOpen sets the hook that is told of each connection that was made through to the guest; it must not block.
+func (p *Proxy) OnOpen(hook func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.opened = hook
+}
 
 // Cut resets all connections at both ends. With refuse it also resets each new one until Restore.
 func (p *Proxy) Cut(refuse bool) {
@@ -143,10 +184,14 @@ func (p *Proxy) carry(ctx context.Context, a *net.TCPConn) {
 		return
 	}
 	p.pairs[a] = b
+	opened := p.opened
 	p.mu.Unlock()
+	if opened != nil {
+		opened()
+	}
 	var both sync.WaitGroup
-	both.Go(func() { p.copy(b, a) })
-	both.Go(func() { p.copy(a, b) })
+	both.Go(func() { p.copy(b, a, true) })
+	both.Go(func() { p.copy(a, b, false) })
 	both.Wait()
 	p.mu.Lock()
 	delete(p.pairs, a)
@@ -156,22 +201,15 @@ func (p *Proxy) carry(ctx context.Context, a *net.TCPConn) {
 }
 
 // copy carries one direction until its end, and passes the end on: FIN as FIN, anything else as RST.
-func (p *Proxy) copy(to, from *net.TCPConn) {
+func (p *Proxy) copy(to, from *net.TCPConn, toGuest bool) {
 	buf := make([]byte, 32<<10)
+	var passed int64
 	for {
 		n, err := from.Read(buf)
-		p.mu.Lock()
-		stalled := p.stalled
-		p.mu.Unlock()
-		if stalled != nil {
-			<-stalled
-		}
-		if n > 0 {
-			p.carried.Add(int64(n))
-			if _, err := to.Write(buf[:n]); err != nil {
-				reset(from)
-				return
-			}
+		if !p.write(to, buf[:n], &passed, toGuest) {
+			reset(from)
+			reset(to)
+			return
 		}
 		switch {
 		case errors.Is(err, io.EOF):
@@ -184,4 +222,53 @@ func (p *Proxy) copy(to, from *net.TCPConn) {
 			return
 		}
 	}
+}
+
+// write carries one buffer in the slices of the present shape; false when the connection is over or was cut.
+func (p *Proxy) write(to *net.TCPConn, buf []byte, passed *int64, toGuest bool) bool {
+	for len(buf) > 0 {
+		p.mu.Lock()
+		stalled, shape := p.stalled, p.shape
+		p.mu.Unlock()
+		if stalled != nil {
+			<-stalled
+			continue
+		}
+		piece := buf
+		if shape.Slice > 0 {
+			piece = piece[:min(shape.Slice, len(piece))]
+		}
+		limit, count := shape.CutFromGuest, &p.fromGuest
+		if toGuest {
+			limit, count = shape.CutToGuest, &p.toGuest
+		}
+		cut := limit > 0 && shape.Cuts > 0 && *passed+int64(len(piece)) >= limit
+		if cut {
+			piece = piece[:max(limit-*passed, 0)]
+		}
+		if _, err := to.Write(piece); err != nil {
+			return false
+		}
+		*passed += int64(len(piece))
+		count.Add(int64(len(piece)))
+		if cut && p.cutNow() {
+			return false
+		}
+		buf = buf[len(piece):]
+		if shape.Pause > 0 && shape.Slice > 0 {
+			<-time.After(shape.Pause)
+		}
+	}
+	return true
+}
+
+// cutNow uses up one of the cuts that are planned; false when another connection took the last.
+func (p *Proxy) cutNow() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.shape.Cuts == 0 {
+		return false
+	}
+	p.shape.Cuts--
+	return true
 }

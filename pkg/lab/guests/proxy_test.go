@@ -84,8 +84,8 @@ func TestProxyCarriesAndEnds(t *testing.T) {
 	if err := trip(c); err != nil {
 		t.Fatal(err)
 	}
-	if got := p.Carried(); got != 8 {
-		t.Errorf("carried %d bytes, want 8", got)
+	if to, from := p.Carried(); to+from != 8 {
+		t.Errorf("carried %d bytes, want 8", to+from)
 	}
 	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
 		t.Fatal(err)
@@ -153,5 +153,39 @@ func TestProxyWithoutInside(t *testing.T) {
 	}()
 	if err := fresh(p); err == nil {
 		t.Error("a round trip works with nobody inside")
+	}
+}
+
+// TestProxyShape cuts after a number of bytes in either direction, once, and carries single bytes before it.
+func TestProxyShape(t *testing.T) {
+	for name, shape := range map[string]guests.Shape{
+		"to the guest":   {CutToGuest: 6, Slice: 1, Pause: time.Microsecond},
+		"from the guest": {CutFromGuest: 6},
+	} {
+		p := echo(t)
+		if err := p.Shape(shape); err != nil {
+			t.Fatal(err)
+		}
+		opened := make(chan bool, 2)
+		p.OnOpen(func() { opened <- true })
+		c := dial(t, p)
+		if err := trip(c); err != nil { // 4 bytes each way
+			t.Fatalf("%s: before the cut: %v", name, err)
+		}
+		if err := trip(c); err == nil {
+			t.Errorf("%s: 8 bytes passed, want 6", name)
+		}
+		c = dial(t, p)
+		for range 3 {
+			if err := trip(c); err != nil {
+				t.Errorf("%s: after the only cut: %v", name, err)
+			}
+		}
+		if len(opened) != 2 {
+			t.Errorf("%s: told of %d connections, want 2", name, len(opened))
+		}
+	}
+	if err := echo(t).Shape(guests.Shape{Slice: -1}); err == nil {
+		t.Error("a slice of -1 bytes was taken")
 	}
 }

@@ -67,7 +67,10 @@ func newCertificate(addr net.Addr) (*certificate, error) {
 // CAFile writes the front's certificate, which is its own root, as PEM into dir; it returns the file's path.
 func (s *Server) CAFile(dir string) (string, error) {
 	path := filepath.Join(dir, "lab-vcenter-ca.pem")
-	if err := os.WriteFile(path, s.pem, 0o644); err != nil {
+	s.mu.Lock()
+	text := s.certificate.pem
+	s.mu.Unlock()
+	if err := os.WriteFile(path, text, 0o644); err != nil {
 		return "", fmt.Errorf("write certificate of lab vcenter: %w", err)
 	}
 	return path, nil

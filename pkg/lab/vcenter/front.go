@@ -40,6 +40,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	half := s.rtt / 2
 	s.mu.Unlock()
 	defer s.work.Done()
+	r, over := s.inSession(r)
+	defer over()
 	if !strings.HasPrefix(r.URL.Path, "/sdk") || r.Method != http.MethodPost {
 		s.servePlain(w, r, half)
 		return
@@ -56,14 +58,26 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	call := s.calls.begin(s.describe(m, vm))
 	done := 0
 	defer func() { s.calls.end(call, done) }()
-	if !s.pause(r.Context(), half) {
-		panic(http.ErrAbortHandler)
+	s.called(call)
+	if !s.pause(r.Context(), half) || !s.hush(r.Context()) { //nolint:contextcheck // the request's own, which ends with its session too
+		s.abandon(r, w, &done)
+		return
 	}
-	a := s.answer(r, m, vm, call, body) //nolint:contextcheck // a task outlives the request that began it
-	if !s.pause(r.Context(), half) {
+	a := orDropped(r, s.answer(r, m, vm, call, body))                                //nolint:contextcheck // a task outlives the request that began it
+	if (!s.pause(r.Context(), half) || !s.hush(r.Context())) && !droppedSession(r) { //nolint:contextcheck // as above
 		panic(http.ErrAbortHandler)
 	}
 	done = a.status
+	send(w, a)
+}
+
+// abandon answers a call whose session was dropped before it happened, and cuts the connection for any other reason.
+func (s *Server) abandon(r *http.Request, w http.ResponseWriter, status *int) {
+	if !droppedSession(r) {
+		panic(http.ErrAbortHandler)
+	}
+	a := orDropped(r, answer{})
+	*status = a.status
 	send(w, a)
 }
 
@@ -88,7 +102,10 @@ func (s *Server) answer(r *http.Request, m *simulator.Method, vm *machine, call 
 	if planned != nil {
 		return *planned
 	}
-	a, ours := s.override(r, m, vm)
+	a, ours := s.authorize(r, m, vm)
+	if !ours {
+		a, ours = s.override(r, m, vm)
+	}
 	if !ours {
 		a, ours = s.gates.serve(r, m, body, s.nudge)
 	}
@@ -151,6 +168,7 @@ func (s *Server) servePlain(w http.ResponseWriter, r *http.Request, half time.Du
 	if !s.pause(r.Context(), half) {
 		panic(http.ErrAbortHandler)
 	}
+	s.called(call)
 	cut, planned := s.applyRule(r, r.Method, nil, call)
 	a := answer{header: http.Header{}}
 	switch {
@@ -161,7 +179,7 @@ func (s *Server) servePlain(w http.ResponseWriter, r *http.Request, half time.Du
 	default:
 		s.model.Service.ServeMux.ServeHTTP(&a, r)
 	}
-	if cut || !s.pause(r.Context(), half) {
+	if cut || !s.pause(r.Context(), half) || !s.hush(r.Context()) {
 		panic(http.ErrAbortHandler)
 	}
 	a.WriteHeader(http.StatusOK)

@@ -2,6 +2,8 @@ package vcenter
 
 import (
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"net"
 	"path"
 	"sync"
@@ -19,13 +21,33 @@ type machine struct {
 
 	mu             sync.Mutex
 	create, remove TaskPlan
+	ended          chan struct{} // closed by EndTasks; nil while no task hangs
+	random         *rand.Rand
+}
+
+// drawn is the plan with the times of one task.
+func (p TaskPlan) drawn(random *rand.Rand) TaskPlan {
+	if p.Spread == 0 || random == nil {
+		return p
+	}
+	worst := p.Worst
+	if worst == 0 {
+		worst = 20 * p.Run
+	}
+	factor := math.Exp(p.Spread * random.NormFloat64())
+	if p.Run > 0 {
+		factor = min(factor, float64(worst)/float64(p.Run))
+	}
+	scale := func(d time.Duration) time.Duration { return time.Duration(float64(d) * factor) }
+	p.Queue, p.Run, p.Cut = scale(p.Queue), scale(p.Run), scale(p.Cut)
+	return p
 }
 
 // take returns the plan for the next task and counts its fault down.
 func (m *machine) take(plan *TaskPlan) TaskPlan {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := *plan
+	now := plan.drawn(m.random)
 	if plan.Fault != "" && plan.FaultCount > 0 {
 		plan.FaultCount--
 		if plan.FaultCount == 0 {
@@ -133,6 +155,9 @@ func (s *Server) plan(vm string, plan TaskPlan, set func(*machine)) error {
 }
 
 func (p TaskPlan) check() error {
+	if p.Spread < 0 || p.Worst < 0 {
+		return fmt.Errorf("check task plan: spread %v, worst %v: neither may be negative", p.Spread, p.Worst)
+	}
 	if p.Queue < 0 || p.Run < 0 || p.Cut < 0 || p.Cut > p.Run {
 		return fmt.Errorf("check task plan: queue %v, run %v, cut %v: none may be negative, and cut lies within run", p.Queue, p.Run, p.Cut)
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/vmware/govmomi/find"
 	"github.com/vmware/govmomi/object"
@@ -17,6 +19,9 @@ import (
 
 // diskBytes is the size that the inventory gives each VM's only disk; its bytes are the business of Options.Disks.
 const diskBytes = 1 << 30
+
+// populatePoll is how often the creation of a VM is looked at: it takes about 2 ms.
+const populatePoll = 100 * time.Microsecond
 
 // populate builds one datacenter DC0 with one cluster of one host, then the VMs.
 func (s *Server) populate(ctx context.Context, o Options, hostThumbprint string) error {
@@ -38,7 +43,7 @@ func (s *Server) populate(ctx context.Context, o Options, hostThumbprint string)
 	}
 	for _, host := range s.registry().All("HostSystem") {
 		// Clients pin the host's certificate for guest transfers; the front is that host.
-		host.(*simulator.HostSystem).Summary.Config.SslThumbprint = hostThumbprint
+		s.standIn(host.(*simulator.HostSystem), hostThumbprint)
 	}
 	client, err := vim25.NewClient(ctx, model.Service)
 	if err != nil {
@@ -61,7 +66,7 @@ func (o Options) check() error {
 			return fmt.Errorf("check VMs of lab vcenter: %q has no name or is there twice", at)
 		}
 		seen[at] = true
-		if err := errors.Join(vm.Create.check(), vm.Remove.check()); err != nil {
+		if err := errors.Join(vm.Create.check(), vm.Remove.check(), vm.checkConditions()); err != nil {
 			return fmt.Errorf("check VM %q of lab vcenter: %w", at, err)
 		}
 	}
@@ -107,7 +112,7 @@ func (s *Server) addMachines(ctx context.Context, client *vim25.Client, vms []VM
 
 // adopt waits for the creation of a VM and gives it its guest.
 func (s *Server) adopt(ctx context.Context, vm VM, ref types.ManagedObjectReference) error {
-	result, err := s.result(ctx, ref)
+	result, err := s.result(ctx, ref, populatePoll)
 	if err != nil {
 		return err
 	}
@@ -117,18 +122,22 @@ func (s *Server) adopt(ctx context.Context, vm VM, ref types.ManagedObjectRefere
 	if vm.GuestFamily == "" {
 		vm.GuestFamily = string(types.VirtualMachineGuestOsFamilyLinuxGuest)
 	}
-	m := &machine{ref: result.(types.ManagedObjectReference), turn: make(chan struct{}, 1), create: vm.Create, remove: vm.Remove}
+	m := &machine{
+		ref: result.(types.ManagedObjectReference), turn: make(chan struct{}, 1), create: vm.Create, remove: vm.Remove,
+		random: rand.New(rand.NewPCG(s.seed, uint64(len(s.machines)))),
+	}
 	made := s.virtualMachine(m)
-	s.context().AutoUpdate(made, func() {
+	s.context().WithLock(made, func() { // nobody is there yet who would have to be told
 		vm.UUID, vm.InstanceUUID = made.Config.Uuid, made.Config.InstanceUuid
 		made.Capability.SnapshotOperationsSupported = true
 		made.Capability.MultipleSnapshotsSupported = true
 		made.Capability.QuiescedSnapshotsSupported = true
+		vm = vm.intend()
 		describeGuest(made, vm)
 	})
 	m.spec = vm
 	s.machines = append(s.machines, m)
-	return nil
+	return s.afflict(ctx, m)
 }
 
 // ensureFolder makes the folder and its parents below the VM folder.

@@ -125,9 +125,10 @@ func (s *Server) run(vm *machine, method string, task *simulator.Task, plan Task
 		return
 	}
 	defer func() { <-vm.turn }()
-	if !s.pause(life, plan.Queue) {
+	if !s.pause(life, plan.Queue) || !s.enter(life) {
 		return
 	}
+	defer s.leave()
 	s.update(task, types.PropertyChange{Name: "info.startTime", Val: time.Now()},
 		types.PropertyChange{Name: "info.state", Val: types.TaskInfoStateRunning})
 	s.tell(vm.spec.Name, method, "running")
@@ -135,9 +136,10 @@ func (s *Server) run(vm *machine, method string, task *simulator.Task, plan Task
 	if plan.Cut > 0 {
 		cut = min(plan.Cut, plan.Run)
 	}
-	if !s.pause(life, cut) {
+	if !s.pause(life, cut) || (plan.Hang && !vm.hang(life)) {
 		return
 	}
+	s.tell(vm.spec.Name, method, "cut")
 	result, err := perform(life, plan, act)
 	if !s.pause(life, plan.Run-cut) {
 		return
@@ -147,6 +149,57 @@ func (s *Server) run(vm *machine, method string, task *simulator.Task, plan Task
 	}
 	s.finish(task, result, err)
 	s.tell(vm.spec.Name, method, "done")
+}
+
+// enter waits for a slot among the tasks that may run at once; false when ctx ended first.
+func (s *Server) enter(ctx context.Context) bool {
+	if s.slots == nil {
+		return true
+	}
+	select {
+	case s.slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (s *Server) leave() {
+	if s.slots != nil {
+		<-s.slots
+	}
+}
+
+// hang waits for EndTasks; false when ctx ended first.
+func (m *machine) hang(ctx context.Context) bool {
+	m.mu.Lock()
+	if m.ended == nil {
+		m.ended = make(chan struct{})
+	}
+	ended := m.ended
+	m.mu.Unlock()
+	select {
+	case <-ended:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// EndTasks lets the VM's task that hangs go on to its end, and turns Hang off for those to come.
+func (s *Server) EndTasks(vm string) error {
+	m, err := s.mustFind(vm)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.create.Hang, m.remove.Hang = false, false
+	if m.ended != nil {
+		close(m.ended)
+		m.ended = nil
+	}
+	return nil
 }
 
 // perform does the task's effect, or the fault planned instead of it.
@@ -205,15 +258,15 @@ func (s *Server) update(task *simulator.Task, changes ...types.PropertyChange) {
 // stock waits for a task of the simulator itself, hides it from the lists of recent tasks (the client sees ours), and
 // returns its result.
 func (s *Server) stock(ctx context.Context, vm *machine, ref types.ManagedObjectReference) (types.AnyType, error) {
-	result, err := s.result(ctx, ref)
+	result, err := s.result(ctx, ref, poll)
 	if ctx.Err() == nil {
 		s.hide(vm, ref)
 	}
 	return result, err
 }
 
-// result waits for a task of the simulator.
-func (s *Server) result(ctx context.Context, ref types.ManagedObjectReference) (types.AnyType, error) {
+// result waits for a task of the simulator, with a look at it every so often.
+func (s *Server) result(ctx context.Context, ref types.ManagedObjectReference, every time.Duration) (types.AnyType, error) {
 	task := s.registry().Get(ref).(*simulator.Task)
 	look := s.context()
 	for {
@@ -226,7 +279,7 @@ func (s *Server) result(ctx context.Context, ref types.ManagedObjectReference) (
 			return nil, soap.WrapVimFault(info.Error.Fault)
 		case types.TaskInfoStateQueued, types.TaskInfoStateRunning:
 		}
-		if !s.pause(ctx, poll) {
+		if !s.pause(ctx, every) {
 			return nil, fmt.Errorf("wait for the simulator's task: %w", context.Cause(ctx))
 		}
 	}

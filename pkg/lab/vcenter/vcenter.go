@@ -40,6 +40,12 @@ type Options struct {
 	Guests Guests
 	// Addr is the listen address; empty is 127.0.0.1:0.
 	Addr string
+	// Seed is what the times of tasks with a spread hang on.
+	Seed uint64
+	// TaskSlots is how many snapshot tasks run at once over all VMs, the others stay queued; 0 is no limit.
+	TaskSlots int
+	// Missing are the privileges that the role of the one account lacks on every object.
+	Missing []string
 }
 
 // VM describes one virtual machine.
@@ -60,6 +66,10 @@ type VM struct {
 	ToolsAbsent bool
 	// Create and Remove are the plans of the VM's snapshot tasks.
 	Create, Remove TaskPlan
+	// Conditions are what is not as it should be with the VM, by the names of Conditions.
+	Conditions []string
+	// Missing are the privileges that the role of the one account lacks on this VM.
+	Missing []string
 }
 
 // TaskPlan says how a snapshot task goes. The zero value succeeds at once.
@@ -68,6 +78,13 @@ type TaskPlan struct {
 	Queue, Run time.Duration
 	// Cut is the instant within Run at which the snapshot is really taken or dropped; 0 is the middle of Run.
 	Cut time.Duration
+	// Spread makes Queue, Run and Cut vary from task to task, all by the same factor exp(Spread*z) with z drawn from a
+	// normal distribution: the median stays, the tail is heavy. 0 is none; 1 makes one task in 50 take 8 times as long.
+	Spread float64
+	// Worst bounds the run of a task with a spread; 0 is 20 times Run.
+	Worst time.Duration
+	// Hang keeps the task running at its Cut, before anything happens, until EndTasks.
+	Hang bool
 	// Fault is the vSphere fault type in which the task ends, such as FileLocked; empty is success.
 	Fault string
 	// FaultCount is how many tasks end in Fault before the plan turns to success; 0 is all of them.
@@ -95,10 +112,7 @@ type Guests interface {
 type Server struct {
 	model    *simulator.Model
 	hidden   *simulator.Server // the simulator's own listener, which nobody is told about
-	http     *http.Server
 	address  string
-	pem      []byte
-	sha256   string
 	guests   Guests
 	disks    Disks
 	machines []*machine
@@ -110,11 +124,20 @@ type Server struct {
 	calls    recorder
 	rules    rules
 
-	mu       sync.Mutex
-	rtt      time.Duration
-	hooks    []func(vm, method, stage string)
-	lastTask int
-	closed   bool
+	seed  uint64
+	slots chan struct{} // nil without a limit
+
+	missing []string // privileges
+
+	mu          sync.Mutex
+	http        *http.Server // nil while stopped
+	certificate *certificate
+	outage      outage
+	rtt         time.Duration
+	hooks       []func(vm, method, stage string)
+	watchers    []func(method, vm string)
+	lastTask    int
+	closed      bool
 }
 
 // Start builds the inventory and listens. ctx bounds the start only; the caller ends the server with Close.
@@ -135,11 +158,14 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	}
 	lifetime, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Server{
-		address: listener.Addr().String(), pem: cert.pem, sha256: cert.sha256,
-		guests: o.Guests, disks: o.Disks, rtt: o.RTT,
+		address: listener.Addr().String(), certificate: cert, outage: newOutage(),
+		guests: o.Guests, disks: o.Disks, rtt: o.RTT, seed: o.Seed, missing: o.Missing,
 		lifetime: func() context.Context { return lifetime }, cancel: cancel,
 	}
 	s.gates = newGates(s.dispatch)
+	if o.TaskSlots > 0 {
+		s.slots = make(chan struct{}, o.TaskSlots)
+	}
 	if err := s.populate(ctx, o, cert.sha1); err != nil {
 		cancel()
 		if s.model != nil && s.model.Service != nil {
@@ -149,13 +175,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	}
 	s.model.Service.Listen = &url.URL{Host: "127.0.0.1:0", User: url.UserPassword(o.User, o.Password)}
 	s.hidden = s.model.Service.NewServer()
-	s.http = newHTTPServer(lifetime, s, cert.config)
-	s.work.Go(func() {
-		// Serve ends with http.ErrServerClosed, or with the listener's own error, which the clients then see.
-		if err := s.http.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
-			cancel()
-		}
-	})
+	s.listen(listener, cert) //nolint:contextcheck // it serves for as long as the server lives
 	return s, nil
 }
 
@@ -170,7 +190,7 @@ func (s *Server) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	s.cancel()
-	err := s.http.Close()
+	err := s.Stop()
 	ended := make(chan struct{})
 	go func() {
 		s.work.Wait()
@@ -197,7 +217,11 @@ func (s *Server) URL() *url.URL {
 }
 
 // Thumbprint is the SHA-256 of the front's certificate as upper-case hex pairs with colons.
-func (s *Server) Thumbprint() string { return s.sha256 }
+func (s *Server) Thumbprint() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.certificate.sha256
+}
 
 // SetRTT changes the round trip time of exchanges that begin from now on.
 func (s *Server) SetRTT(d time.Duration) {
@@ -206,7 +230,7 @@ func (s *Server) SetRTT(d time.Duration) {
 	s.rtt = d
 }
 
-// OnTask adds a hook that is told when a snapshot task of a VM is queued, running and done. Method is the SOAP method,
+// OnTask adds a hook that is told when a snapshot task of a VM is queued, running, at its cut, and done. Method is the SOAP method,
 // such as CreateSnapshotEx_Task. Hooks run outside all locks in the task's own goroutine: one that blocks holds the task up.
 func (s *Server) OnTask(hook func(vm, method, stage string)) {
 	s.mu.Lock()

@@ -282,9 +282,9 @@ func TestSnapshot(t *testing.T) {
 		t.Errorf("snapshots = %q, want two", got)
 	}
 	want := []string{
-		"a CreateSnapshot_Task queued", "a CreateSnapshot_Task running", "cut a one", "a CreateSnapshot_Task done",
-		"a CreateSnapshotEx_Task queued", "a CreateSnapshotEx_Task running", "cut a two", "a CreateSnapshotEx_Task done",
-		"a RemoveSnapshot_Task queued", "a RemoveSnapshot_Task running", "drop a one", "a RemoveSnapshot_Task done",
+		"a CreateSnapshot_Task queued", "a CreateSnapshot_Task running", "a CreateSnapshot_Task cut", "cut a one", "a CreateSnapshot_Task done",
+		"a CreateSnapshotEx_Task queued", "a CreateSnapshotEx_Task running", "a CreateSnapshotEx_Task cut", "cut a two", "a CreateSnapshotEx_Task done",
+		"a RemoveSnapshot_Task queued", "a RemoveSnapshot_Task running", "a RemoveSnapshot_Task cut", "drop a one", "a RemoveSnapshot_Task done",
 	}
 	eventually(t, "last hook", func() bool { disks.mu.Lock(); defer disks.mu.Unlock(); return len(disks.events) == len(want) })
 	if !slices.Equal(disks.events, want) {

@@ -1,0 +1,350 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stillframe/stillframe/pkg/advice"
+	"github.com/stillframe/stillframe/pkg/backup"
+	"github.com/stillframe/stillframe/pkg/guest"
+	"github.com/stillframe/stillframe/pkg/inventory"
+	"github.com/stillframe/stillframe/pkg/statefile"
+	"github.com/stillframe/stillframe/pkg/vsphere"
+)
+
+const (
+	// guestLoginLimit is a little more than what guest operations wait for VMware Tools.
+	guestLoginLimit = 70 * time.Second
+	portLimit       = 3 * time.Second
+	probeLimit      = 12 * time.Second // dialling and shaking hands have limits of their own
+	// certificateSoon is when the end of a certificate is worth a warning.
+	certificateSoon = 14 * 24 * time.Hour
+)
+
+// doctorFlags are the flags of "stillframe doctor".
+type doctorFlags struct {
+	target
+	vm, agent, arch, address, state, output string
+	port                                    uint16
+}
+
+func (c *cli) doctorCommand() *cobra.Command {
+	var f doctorFlags
+	cmd := &cobra.Command{
+		Use: "doctor --vm VM", Short: "Say what keeps one VM from a consistent snapshot, without touching it", Args: cobra.NoArgs,
+		Long: `Asks vCenter, the VM, its host and the way into its guest everything that can be asked without changing anything:
+the table of docs/preflight.md. Each row is ok, warn, fail or unknown, with what was seen and what to do.
+
+The guest's account is tried, once, only when GOVC_GUEST_LOGIN is set. The exit status is 0 when nothing fails, 7 when
+something does.`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.doctor(cmd.Context(), f) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.vm, "vm", "", "the VM: inventory path, moref, instance UUID or name (default GOVC_VM)")
+	f.target.flags(cmd)
+	stateFlag(cmd, &f.state)
+	flags.StringVar(&f.address, "guest-address", "", "address of the guest (default: what VMware Tools report)")
+	flags.Uint16Var(&f.port, "agent-port", guest.DefaultPort, "TCP port of the agent in the guest")
+	flags.StringVar(&f.agent, "agent", "", "the agent that a run would push instead of the one that this binary carries")
+	f.arch = "amd64"
+	flags.Var(&choice{&f.arch, []string{"amd64", "arm64"}}, "guest-arch", "architecture of the guest: amd64 or arm64")
+	outputFlag(cmd, &f.output)
+	return cmd
+}
+
+// examination is what the doctor found, as -o json prints it. Fields are only ever added.
+type examination struct {
+	APIVersion string    `json:"api_version"`
+	VM         backup.VM `json:"vm"`
+	Checks     []result  `json:"checks"`
+}
+
+// result is one row of the doctor's table.
+type result struct {
+	ID     string                `json:"id"`
+	Title  string                `json:"title"`
+	Status inventory.CheckStatus `json:"status"`
+	// Evidence is what was seen, Remedy what to do; both are never null. Remedy and Code are empty unless something is wrong.
+	Evidence []string `json:"evidence"`
+	Remedy   []string `json:"remedy"`
+	Code     string   `json:"code"`
+}
+
+// newResult adds the remedy of a check that did not go well.
+func newResult(c inventory.Check) result {
+	r := result{ID: c.ID, Title: c.Title, Status: c.Status, Evidence: append([]string{}, c.Evidence...), Remedy: []string{}}
+	if c.Status == inventory.CheckWarn || c.Status == inventory.CheckFail {
+		r.Code, r.Remedy = c.Code, advice.Explain(advice.Code(c.Code)).Next
+	}
+	return r
+}
+
+func (c *cli) doctor(ctx context.Context, f doctorFlags) error {
+	f.vm = first(f.vm, c.getenv("GOVC_VM"))
+	if f.vm == "" {
+		return missing("no VM: give --vm or set GOVC_VM")
+	}
+	options, err := c.options(f.target)
+	if err != nil {
+		return err
+	}
+	p := patient{flags: f, insecure: options.Insecure}
+	if c.getenv("GOVC_GUEST_LOGIN") != "" {
+		if p.account, err = c.guestAccount(); err != nil {
+			return err
+		}
+	}
+	if p.store, err = c.store(f.state); err != nil {
+		return err
+	}
+	x := examination{APIVersion: backup.APIVersion}
+	endpoint, err := connect(ctx, options, p.store)
+	if err != nil {
+		if code := codeOf(err); ctx.Err() != nil || strings.HasPrefix(code, "SF1") && code != passwordRefusedBefore {
+			return interrupted(ctx, err)
+		}
+		x.Checks = outside(err)
+		return c.examined(x, f.output)
+	}
+	p.endpoint = endpoint
+	x, err = p.examine(ctx, x)
+	if left := endpoint.Close(context.WithoutCancel(ctx)); left != nil {
+		say(c.stderr, "warning: log out of vCenter: "+left.Error())
+	}
+	if err != nil {
+		return interrupted(ctx, err)
+	}
+	return c.examined(x, f.output)
+}
+
+// passwordRefusedBefore is the code of a password that is not even tried.
+const passwordRefusedBefore = "SF1104"
+
+// examined prints the table and sets the exit status.
+func (c *cli) examined(x examination, output string) error {
+	for _, r := range x.Checks {
+		if r.Status == inventory.CheckFail {
+			c.exit = exitPreflight
+		}
+	}
+	if output == "json" {
+		return writeJSON(c.stdout, x)
+	}
+	return writeExamination(c.stdout, x)
+}
+
+// entrance lists the checks on vCenter itself, unanswered, in the order in which a connection meets them.
+func entrance() []inventory.Check {
+	return []inventory.Check{
+		{ID: "vcenter_answer", Title: "vCenter answers", Code: "SF2004"},
+		{ID: "vcenter_certificate", Title: "the certificate of vCenter is trusted, and valid for 14 more days", Code: "SF2003"},
+		{ID: "vcenter_login", Title: "vCenter accepts the account", Code: "SF2001"},
+	}
+}
+
+// inside lists the checks of the way into the guest, unanswered.
+func inside() []inventory.Check {
+	return []inventory.Check{
+		{ID: "agent_carried", Title: "there is an agent for the guest's system", Code: "SF3609"},
+		{ID: "host_transfer", Title: "the VM's host answers on the port of guest file transfers", Code: "SF3612"},
+		{ID: "guest_login", Title: "the guest accepts the account", Code: "SF3001"},
+		{ID: "agent_port", Title: "the network lets through to the agent's port", Code: "SF3201"},
+	}
+}
+
+// outside is the table of a vCenter that could not be entered: what was reached before the error is ok, the rest unknown.
+func outside(err error) []result {
+	checks := entrance()
+	at := map[string]int{"SF2004": 0, "SF2003": 1}
+	last, known := at[codeOf(err)]
+	if !known {
+		last = 2
+	}
+	for i := range last {
+		if codeOf(err) != passwordRefusedBefore {
+			checks[i].Status = inventory.CheckOK
+		}
+	}
+	checks[last].Status, checks[last].Evidence = inventory.CheckFail, []string{err.Error()}
+	checks[last].Code = first(codeOf(err), checks[last].Code)
+	var all []result
+	for _, c := range append(append(checks, vsphere.Checks()...), inside()...) {
+		if c.Status == inventory.CheckUnknown {
+			c.Evidence = []string{"not reached"}
+		}
+		all = append(all, newResult(c))
+	}
+	return all
+}
+
+// patient is one VM at the doctor's.
+type patient struct {
+	flags    doctorFlags
+	insecure bool
+	account  *url.Userinfo // nil without a guest account
+	store    *statefile.Store
+	endpoint *vsphere.Endpoint
+	vm       inventory.VM
+	ready    bool // guest operations are worth a try
+}
+
+// examine fills the table. Only a VM that cannot be found, or a vCenter that stops answering, is an error.
+func (p *patient) examine(ctx context.Context, x examination) (examination, error) {
+	var err error
+	if p.vm, err = p.endpoint.Find(ctx, p.flags.vm); err != nil {
+		return x, err
+	}
+	x.VM = backup.VM{Name: p.vm.Name, Path: p.vm.Path, Moref: p.vm.Moref, InstanceUUID: p.vm.InstanceUUID}
+	checks := entrance()
+	checks[0].Status, checks[2].Status = inventory.CheckOK, inventory.CheckOK
+	p.certificate(ctx, &checks[1])
+	table, err := p.endpoint.Preflight(ctx, p.vm)
+	if err != nil {
+		return x, err
+	}
+	p.ready = true
+	for _, c := range table {
+		bad := c.Status != inventory.CheckOK
+		p.ready = p.ready && !(bad && (c.ID == "power" || c.ID == "guest_operations"))
+	}
+	rest := inside()
+	for i, look := range []func(context.Context, *inventory.Check){p.agent, p.host, p.login, p.port} {
+		look(ctx, &rest[i])
+	}
+	for _, c := range append(append(checks, table...), rest...) {
+		x.Checks = append(x.Checks, newResult(c))
+	}
+	return x, ctx.Err()
+}
+
+// found sets the outcome of a check; an error's own code is nearer to the cause than the row's.
+func found(c *inventory.Check, status inventory.CheckStatus, evidence ...string) {
+	c.Status, c.Evidence = status, evidence
+}
+
+func failed(c *inventory.Check, err error) {
+	found(c, inventory.CheckFail, err.Error())
+	c.Code = first(codeOf(err), c.Code)
+}
+
+func (p *patient) certificate(ctx context.Context, c *inventory.Check) {
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	seen, err := p.endpoint.Probe(ctx)
+	switch left := time.Until(seen.NotAfter); {
+	case err != nil:
+		failed(c, err)
+	case p.insecure:
+		found(c, inventory.CheckFail, "it was not checked at all: --insecure is for labs only")
+	case left < certificateSoon:
+		found(c, inventory.CheckWarn, fmt.Sprintf("it ends on %s and wants to be renewed", seen.NotAfter.UTC().Format(time.DateOnly)))
+	default:
+		found(c, inventory.CheckOK, "SHA-256 "+seen.Thumbprint, "valid until "+seen.NotAfter.UTC().Format(time.DateOnly))
+	}
+}
+
+func (p *patient) agent(_ context.Context, c *inventory.Check) {
+	switch _, err := (runFlags{agent: p.flags.agent, arch: p.flags.arch}).payload(); {
+	case p.vm.GuestFamily == "":
+		found(c, inventory.CheckUnknown, "vCenter does not say which system the guest runs")
+	case strings.Contains(strings.ToLower(p.vm.GuestFamily), "windows"):
+		found(c, inventory.CheckFail, "there is no agent for Windows guests yet")
+	case err != nil:
+		failed(c, err)
+	default:
+		found(c, inventory.CheckOK)
+	}
+}
+
+func (p *patient) host(ctx context.Context, c *inventory.Check) {
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	seen, err := p.endpoint.ProbeHost(ctx, p.vm)
+	if err != nil {
+		failed(c, err)
+		return
+	}
+	found(c, inventory.CheckOK, seen.Address)
+}
+
+// login tries the guest's account once, and not at all if this password was refused a short time ago.
+func (p *patient) login(ctx context.Context, c *inventory.Check) {
+	switch {
+	case p.account == nil:
+		found(c, inventory.CheckUnknown, "not tried: GOVC_GUEST_LOGIN is not set")
+		return
+	case !p.ready:
+		found(c, inventory.CheckUnknown, "not tried: guest operations are not ready")
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, guestLoginLimit)
+	defer cancel()
+	ops := vsphere.NewGuestOps(p.endpoint, p.vm, func(context.Context) (*url.Userinfo, error) { return p.account, nil })
+	err := once(ctx, p.store, guestCredential(p.vm, p.account), p.account, "SF3001", func() error { return ops.Validate(ctx) })
+	if err != nil {
+		failed(c, err)
+		return
+	}
+	found(c, inventory.CheckOK, p.account.Username())
+}
+
+// port dials the agent's port. No agent runs now, so that a refusal is as good as an answer; silence is a firewall's.
+func (p *patient) port(ctx context.Context, c *inventory.Check) {
+	address := p.flags.address
+	if address == "" && len(p.vm.Addresses) > 0 {
+		address = p.vm.Addresses[0]
+	}
+	if address == "" {
+		found(c, inventory.CheckUnknown, "VMware Tools report no address of the guest")
+		return
+	}
+	at := net.JoinHostPort(address, strconv.Itoa(int(p.flags.port)))
+	conn, err := (&net.Dialer{Timeout: portLimit}).DialContext(ctx, "tcp", at)
+	if err == nil {
+		err = conn.Close()
+	}
+	switch {
+	case err == nil:
+		found(c, inventory.CheckOK, at+" accepts connections")
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
+		found(c, inventory.CheckOK, at+" is closed, as it should be while no agent runs; the guest itself answered")
+	default:
+		found(c, inventory.CheckWarn, err.Error())
+	}
+}
+
+// writeExamination prints the table for people.
+func writeExamination(w io.Writer, x examination) error {
+	var b strings.Builder
+	line := func(format string, a ...any) { b.WriteString(printable(fmt.Sprintf(format, a...)) + "\n") }
+	if x.VM.Name != "" {
+		line("vm %s (%s)", x.VM.Path, x.VM.Moref)
+	}
+	count := map[inventory.CheckStatus]int{}
+	for _, r := range x.Checks {
+		count[r.Status]++
+		line("%-8s %-20s %s %s", strings.ToUpper(r.Status.String()), r.ID, r.Title, r.Code)
+		if r.Status == inventory.CheckOK {
+			continue
+		}
+		for _, e := range r.Evidence {
+			line("%30sseen: %s", "", e)
+		}
+		for _, s := range r.Remedy {
+			line("%30stry:  %s", "", s)
+		}
+	}
+	line("%d ok, %d warn, %d fail, %d unknown", count[inventory.CheckOK], count[inventory.CheckWarn], count[inventory.CheckFail], count[inventory.CheckUnknown])
+	_, err := io.WriteString(w, b.String())
+	return err
+}

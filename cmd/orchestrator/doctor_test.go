@@ -1,0 +1,294 @@
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stillframe/stillframe/pkg/advice"
+	"github.com/stillframe/stillframe/pkg/inventory"
+	"github.com/stillframe/stillframe/pkg/vsphere"
+)
+
+var updatePreflight = flag.Bool("update-preflight", false, "write the table of docs/preflight.md anew") //nolint:gochecknoglobals // a test's flag
+
+// examine runs the doctor on one VM of a world.
+func examine(t *testing.T, w *world, vm string, env map[string]string) (examination, outcome) {
+	t.Helper()
+	o := operate(t, env, nil, "doctor", "--vm", vm, "--agent", binaries.agent, "-o", "json")
+	var x examination
+	if err := json.Unmarshal([]byte(o.stdout), &x); err != nil {
+		t.Fatalf("the doctor did not print one object: %v\n%s", err, o.stdout)
+	}
+	return x, o
+}
+
+// wrong lists the rows that did not go well, as id:status:code.
+func wrong(x examination) []string {
+	all := []string{}
+	for _, r := range x.Checks {
+		if r.Status == inventory.CheckWarn || r.Status == inventory.CheckFail {
+			all = append(all, r.ID+":"+r.Status.String()+":"+r.Code)
+		}
+	}
+	return all
+}
+
+// TestDoctor examines the VMs of testing/scenarios/doctor.yaml: each has one thing wrong, which has to be named, and nothing
+// else may be.
+func TestDoctor(t *testing.T) {
+	t.Parallel()
+	w := start(t, "doctor")
+	env := w.environment("")
+	delete(env, "GOVC_GUEST_LOGIN")
+	for _, sick := range []struct {
+		vm    string
+		exit  int
+		wrong []string
+		says  string
+	}{
+		{"template", exitPreflight, []string{"template:fail:SF2111"}, "template"},
+		{"orphaned", exitPreflight, []string{"connection:fail:SF2111"}, "orphaned"},
+		{"powered-off", exitPreflight, []string{"power:fail:SF2112"}, "poweredOff"},
+		{"suspended", exitPreflight, []string{"power:fail:SF2112"}, "suspended"},
+		{"question", exitPreflight, []string{"question:fail:SF2208"}, "no more space"},
+		{"tools-absent", exitPreflight, []string{"tools:warn:SF2125", "guest_operations:fail:SF3601"}, "guestToolsNotRunning"},
+		{"tools-old", exitOK, []string{"tools:warn:SF2125"}, "guestToolsTooOld"},
+		{"not-ready", exitOK, []string{"guest_operations:warn:SF3601"}, "not ready"},
+		{"just-booted", exitOK, []string{"guest_uptime:warn:SF4013"}, "2m5s"},
+		{"fault-tolerant", exitPreflight, []string{"fault_tolerance:fail:SF2113"}, "running"},
+		{"encrypted", exitOK, []string{}, "it is encrypted"},
+		{"encrypted-no-access", exitPreflight, []string{"encryption:fail:SF2122"}, "Cryptographer.Access"},
+		{"task-running", exitPreflight, []string{"running_task:fail:SF2120"}, "VirtualMachine.relocate"},
+		{"independent", exitPreflight, []string{"disks:fail:SF2114"}, "independent_persistent"},
+		{"second-disk", exitOK, []string{"disks:warn:SF2114"}, "Hard disk 2"},
+		{"physical-rdm", exitOK, []string{"disks:warn:SF2114"}, "physical mode"},
+		{"bus-sharing", exitPreflight, []string{"shared_bus:fail:SF2115"}, "physicalSharing"},
+		{"multi-writer", exitPreflight, []string{"shared_bus:fail:SF2115"}, "sharingMultiWriter"},
+		{"passthrough", exitOK, []string{"passthrough:warn:SF2116"}, "PCI device 0"},
+		{"consolidation", exitPreflight, []string{"consolidation:fail:SF2119"}, "consolidation"},
+		{"disabled", exitPreflight, []string{"snapshot_disabled:fail:SF2124"}, "CreateSnapshotEx_Task"},
+		{"max-snapshots", exitPreflight, []string{"snapshot_disabled:fail:SF2124"}, "maxSnapshots is 0"},
+		{"foreign", exitOK, []string{"snapshots_foreign:warn:SF2117"}, "before the upgrade"},
+		{"own", exitOK, []string{"snapshots_own:warn:SF2304"}, "stillframe-"},
+		{"deep", exitPreflight, []string{"snapshots_foreign:warn:SF2117", "snapshot_depth:fail:SF2118"}, "30 levels"},
+		{"datastore-full", exitPreflight, []string{"datastore_space:fail:SF2121"}, "LabFull has 3.0 GiB"},
+		{"datastore-maintenance", exitPreflight, []string{"datastore_state:fail:SF2121"}, "inMaintenance"},
+		{"no-privilege", exitPreflight, []string{"privileges:fail:SF2101"}, "VirtualMachine.State.CreateSnapshot"},
+	} {
+		x, o := examine(t, w, sick.vm, env)
+		if o.exit != sick.exit || !slices.Equal(wrong(x), sick.wrong) || !strings.Contains(o.stdout, sick.says) {
+			t.Errorf("%s: exit status %d, %v, want %d, %v with %q", sick.vm, o.exit, wrong(x), sick.exit, sick.wrong, sick.says)
+		}
+		for _, r := range x.Checks {
+			bad := r.Code != ""
+			if bad && (len(r.Evidence) == 0 || len(r.Remedy) == 0) {
+				t.Errorf("%s: %s has no evidence or no remedy: %+v", sick.vm, r.ID, r)
+			}
+		}
+	}
+	o := operate(t, env, nil, "doctor", "--vm", "deep")
+	for _, part := range []string{"vm /DC0/vm/deep (vm-", "FAIL     snapshot_depth", "SF2118\n", "seen: the chain of snapshots has 30 levels", "try:  ", "and 25 more", " fail, "} {
+		if !strings.Contains(o.stdout, part) {
+			t.Errorf("the table has no %q:\n%s", part, o.stdout)
+		}
+	}
+	if o := operate(t, env, nil, "doctor", "--vm", "nobody", "-o", "json"); o.exit != exitNoMatch || o.stdout != "" {
+		t.Errorf("on no VM: exit status %d with %q, want %d", o.exit, o.stdout, exitNoMatch)
+	}
+	for _, method := range []string{"CreateSnapshotEx_Task", "StartProgramInGuest", "MakeDirectoryInGuest", "ValidateCredentialsInGuest"} {
+		if n := w.count(t, method); n != 0 {
+			t.Errorf("the doctor called %s %d times, want never", method, n)
+		}
+	}
+}
+
+// TestDoctorOnTheHealthy finds nothing, also with the guest's account, tries a wrong one once, and asks the rest without vCenter.
+func TestDoctorOnTheHealthy(t *testing.T) {
+	t.Parallel()
+	w := start(t, "doctor")
+	env := w.environment("healthy")
+	x, o := examine(t, w, "healthy", env)
+	if o.exit != exitOK || x.VM.Name != "healthy" || x.APIVersion != "stillframe/v1" {
+		t.Errorf("exit status %d of VM %q, want 0 of healthy", o.exit, x.VM.Name)
+	}
+	for _, r := range x.Checks {
+		if r.Status != inventory.CheckOK {
+			t.Errorf("%s = %v %v, want ok", r.ID, r.Status, r.Evidence)
+		}
+	}
+	if got, want := len(x.Checks), len(entrance())+len(vsphere.Checks())+len(inside()); got != want {
+		t.Errorf("%d rows, want %d", got, want)
+	}
+	env["GOVC_GUEST_LOGIN"] = "root:not this one"
+	x, o = examine(t, w, "healthy", env)
+	if got := wrong(x); o.exit != exitPreflight || !slices.Equal(got, []string{"guest_login:fail:SF3001"}) {
+		t.Errorf("with a wrong guest password: exit status %d, %v", o.exit, got)
+	}
+	before := w.count(t, "ValidateCredentialsInGuest")
+	if x, _ = examine(t, w, "healthy", env); !slices.Equal(wrong(x), []string{"guest_login:fail:SF1104"}) || w.count(t, "ValidateCredentialsInGuest") != before {
+		t.Errorf("the wrong guest password again: %v, want it not even tried", wrong(x))
+	}
+	env["GOVC_PASSWORD"] = "not this one"
+	x, o = examine(t, w, "healthy", env)
+	if got := wrong(x); o.exit != exitPreflight || !slices.Equal(got, []string{"vcenter_login:fail:SF2001"}) || strings.Contains(o.stdout+o.stderr, "not this one") {
+		t.Errorf("with a wrong password: exit status %d, %v", o.exit, got)
+	}
+	env = w.environment("healthy")
+	env["GOVC_TLS_CA_CERTS"] = ""
+	x, o = examine(t, w, "healthy", env)
+	if got := wrong(x); o.exit != exitPreflight || !slices.Equal(got, []string{"vcenter_certificate:fail:SF2003"}) {
+		t.Errorf("with an untrusted certificate: exit status %d, %v", o.exit, got)
+	}
+	env["GOVC_INSECURE"] = "1"
+	x, _ = examine(t, w, "healthy", env)
+	if got := wrong(x); !slices.Equal(got, []string{"vcenter_certificate:fail:SF2003"}) {
+		t.Errorf("with any certificate: %v, want it told as a failure", got)
+	}
+	env["GOVC_URL"], env["GOVC_INSECURE"] = "https://nobody.invalid", ""
+	x, o = examine(t, w, "healthy", env)
+	if got := wrong(x); o.exit != exitPreflight || !slices.Equal(got, []string{"vcenter_answer:fail:SF2004"}) {
+		t.Errorf("without a vCenter: exit status %d, %v", o.exit, got)
+	}
+}
+
+// TestAgentPort tells a closed port, which is fine, from an address that is not known.
+func TestAgentPort(t *testing.T) {
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := patient{flags: doctorFlags{port: uint16(listener.Addr().(*net.TCPAddr).Port)}, vm: inventory.VM{Addresses: []string{"127.0.0.1"}}}
+	ask := func(want inventory.CheckStatus, says string) {
+		var c inventory.Check
+		if p.port(t.Context(), &c); c.Status != want || !strings.Contains(strings.Join(c.Evidence, ""), says) {
+			t.Errorf("agent_port = %v %q, want %v with %q", c.Status, c.Evidence, want, says)
+		}
+	}
+	ask(inventory.CheckOK, "accepts connections")
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ask(inventory.CheckOK, "is closed, as it should be")
+	p.flags.address = "nobody.invalid"
+	ask(inventory.CheckWarn, "nobody.invalid")
+	p.flags.address, p.vm.Addresses = "", nil
+	ask(inventory.CheckUnknown, "no address")
+}
+
+// TestRunIsRefusedByPreflight runs on VMs that the table refuses, before anything is touched.
+func TestRunIsRefusedByPreflight(t *testing.T) {
+	t.Parallel()
+	w := start(t, "doctor")
+	for _, day := range []struct {
+		vm   string
+		exit int
+		code string
+	}{
+		{"template", exitPreflight, "SF2111"},
+		{"orphaned", exitPreflight, "SF2111"},
+		{"powered-off", exitPreflight, "SF2112"},
+		{"suspended", exitPreflight, "SF2112"},
+		{"tools-absent", exitPreflight, "SF3601"},
+		{"fault-tolerant", exitPreflight, "SF2113"},
+		{"multi-writer", exitPreflight, "SF2115"},
+		{"deep", exitPreflight, "SF2118"},
+		{"datastore-full", exitPreflight, "SF2121"},
+		{"disabled", exitPreflight, "SF2124"},
+		{"no-privilege", exitAuth, "SF2101"},
+	} {
+		o := operate(t, w.environment(day.vm), nil, window(day.vm)...)
+		if o.exit != day.exit || !strings.Contains(o.stderr, "("+day.code+")") || !slices.Contains(o.codes(), day.code) {
+			t.Errorf("%s: exit status %d with %v, want %d with %s", day.vm, o.exit, o.codes(), day.exit, day.code)
+		}
+		if len(o.result.Leftovers) > 0 {
+			t.Errorf("%s: something is left: %v", day.vm, o.result.Leftovers)
+		}
+	}
+	for _, method := range []string{"CreateSnapshotEx_Task", "StartProgramInGuest", "MakeDirectoryInGuest", "ValidateCredentialsInGuest"} {
+		if n := w.count(t, method); n != 0 {
+			t.Errorf("%s was called %d times, want never", method, n)
+		}
+	}
+}
+
+// TestVsphereCheck asks for privileges, with and without a VM.
+func TestVsphereCheck(t *testing.T) {
+	t.Parallel()
+	w := start(t, "role")
+	for _, c := range []struct {
+		args    []string
+		exit    int
+		missing []string
+	}{
+		{[]string{}, exitOK, []string{"Global.LogEvent", "Datastore.Browse"}},
+		{[]string{"--vm", "free"}, exitOK, []string{"Global.LogEvent", "Datastore.Browse"}},
+		{[]string{"--vm", "tight"}, exitAuth, []string{"VirtualMachine.State.RemoveSnapshot", "Global.LogEvent", "Datastore.Browse"}},
+		{[]string{"--vm", "sealed"}, exitAuth, []string{"Cryptographer.Access", "Global.LogEvent", "Datastore.Browse"}},
+	} {
+		o := operate(t, w.environment(""), nil, append([]string{"vsphere", "check", "-o", "json"}, c.args...)...)
+		var g grants
+		if err := json.Unmarshal([]byte(o.stdout), &g); err != nil {
+			t.Fatal(err)
+		}
+		var missing []string
+		for _, f := range g.Features {
+			for _, m := range f.Missing {
+				missing = append(missing, m.Privilege)
+			}
+		}
+		slices.Sort(missing)
+		slices.Sort(c.missing)
+		if o.exit != c.exit || !slices.Equal(missing, c.missing) {
+			t.Errorf("vsphere check %v: exit status %d, missing %v, want %d, %v", c.args, o.exit, missing, c.exit, c.missing)
+		}
+		if !strings.HasPrefix(g.RoleCreate, "govc role.create stillframe-backup ") || !strings.Contains(g.RoleCreate, "VirtualMachine.State.CreateSnapshot") {
+			t.Errorf("the line that makes the role is %q", g.RoleCreate)
+		}
+	}
+	o := operate(t, w.environment(""), nil, "vsphere", "check", "--vm", "tight")
+	if !strings.Contains(o.stdout, "VirtualMachine.State.RemoveSnapshot on /DC0/vm/tight") {
+		t.Errorf("the table does not name the privilege with its object:\n%s", o.stdout)
+	}
+	for _, args := range [][]string{{"vsphere", "chek"}, {"vsphere", "check", "more"}, {"doctor", "more"}} {
+		if o := operate(t, w.environment(""), nil, args...); o.exit != exitUsage {
+			t.Errorf("%v: exit status %d, want %d", args, o.exit, exitUsage)
+		}
+	}
+}
+
+// TestPreflightPage holds docs/preflight.md to the rows.
+func TestPreflightPage(t *testing.T) {
+	const path, begin, end = "../../docs/preflight.md", "<!-- table -->\n", "<!-- end -->\n"
+	var b strings.Builder
+	b.WriteString("\n| id | ok means | else | what to do |\n|---|---|---|---|\n")
+	for _, c := range slices.Concat(entrance(), vsphere.Checks(), inside()) {
+		steps := strings.Join(advice.Explain(advice.Code(c.Code)).Next, "; ")
+		fmt.Fprintf(&b, "| `%s` | %s | [%s](errors.md#%s) | %s |\n", c.ID, c.Title, c.Code, strings.ToLower(c.Code), strings.ReplaceAll(steps, "|", "\\|"))
+	}
+	b.WriteString("\n")
+	page, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, rest, found := strings.Cut(string(page), begin)
+	_, tail, closed := strings.Cut(rest, end)
+	if !found || !closed {
+		t.Fatalf("%s has lost the marks around its table", path)
+	}
+	want := head + begin + b.String() + end + tail
+	if *updatePreflight {
+		if err := os.WriteFile(path, []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if string(page) != want {
+		t.Errorf("%s is not what the code says; run: go test ./cmd/orchestrator -run TestPreflightPage -update-preflight", path)
+	}
+}

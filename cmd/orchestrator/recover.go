@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"github.com/stillframe/stillframe/pkg/backup"
+	"github.com/stillframe/stillframe/pkg/inventory"
+	"github.com/stillframe/stillframe/pkg/statefile"
+	"github.com/stillframe/stillframe/pkg/vsphere"
+)
+
+// recoverFlags are the flags of "stillframe recover".
+type recoverFlags struct {
+	target
+	vm, state, output string
+	dryRun, forget    bool
+	taskLimit         time.Duration
+}
+
+func (c *cli) recoverCommand() *cobra.Command {
+	var f recoverFlags
+	cmd := &cobra.Command{
+		Use: "recover [--vm VM] [--dry-run]", Short: "Finish what a killed run left: free the guest, remove its agent and its snapshot", Args: cobra.NoArgs,
+		Long: `Reads from the state folder what runs were about to make and did not prove to be gone, and takes it away: the agent is
+ended, what it may hold is thawed, its folder is removed; a snapshot is removed when its name is exactly the one that the run
+wrote down. Nothing else is touched. With nothing open it contacts nobody.
+
+What cannot be done now is named and stays written down; the exit status is then 13. Accounts and trust are those of
+"stillframe run".`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.recover(cmd.Context(), f) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.vm, "vm", "", "only this VM: inventory path, moref, instance UUID or name (default: every VM)")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "only say what is open: nothing is contacted")
+	flags.BoolVar(&f.forget, "forget", false, "strike out what belongs to VMs that this vCenter does not know: for VMs that were deleted")
+	flags.DurationVar(&f.taskLimit, "task-limit", 30*time.Second, "how long to wait for a snapshot task that has not ended")
+	f.target.flags(cmd)
+	stateFlag(cmd, &f.state)
+	outputFlag(cmd, &f.output)
+	return cmd
+}
+
+func (c *cli) recover(ctx context.Context, f recoverFlags) error {
+	store, err := c.store(f.state)
+	if err != nil {
+		return err
+	}
+	intents, err := backup.List(ctx, store, f.vm)
+	if err != nil {
+		return err
+	}
+	recovery := backup.NewRecovery(intents, f.dryRun)
+	switch {
+	case len(intents) == 0:
+	case f.dryRun:
+		recovery.Leave(nil)
+	default:
+		if recovery, err = c.takeAway(ctx, f, store, intents); err != nil {
+			explain(c.stderr, err)
+			recovery = backup.NewRecovery(intents, false)
+			recovery.Leave(err)
+		}
+	}
+	c.exit = exitOfRecovery(recovery, f.vm != "")
+	if f.output == "json" {
+		return writeJSON(c.stdout, recovery)
+	}
+	return writeRecovery(c.stdout, recovery)
+}
+
+// takeAway recovers what is open.
+func (c *cli) takeAway(ctx context.Context, f recoverFlags, store *statefile.Store, intents []statefile.Intent) (backup.Recovery, error) {
+	var none backup.Recovery
+	options, err := c.options(f.target)
+	if err != nil {
+		return none, err
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return none, err
+	}
+	endpoint, err := connect(ctx, options, store)
+	if err != nil {
+		return none, interrupted(ctx, err)
+	}
+	snapshots := vsphere.NewSnapshotter(endpoint)
+	r := backup.Recoverer{
+		Hypervisor: hypervisor{endpoint, snapshots}, Tasks: snapshots, Memory: store,
+		Guests: cleaner{endpoint, c.guestAccount, store},
+		Log:    c.logger(), Run: id.String(), TaskLimit: f.taskLimit, Forget: f.forget,
+	}
+	recovery := r.Recover(ctx, intents)
+	if left := endpoint.Close(context.WithoutCancel(ctx)); left != nil {
+		say(c.stderr, "warning: log out of vCenter: "+left.Error())
+	}
+	return recovery, nil
+}
+
+// exitOfRecovery gives the exit status of a recovery. A VM that was asked for and on which a run works is locked; without
+// --vm it is only named, because that run cleans up behind itself.
+func exitOfRecovery(r backup.Recovery, one bool) int {
+	if len(r.Leftovers) > 0 {
+		return exitRecovery
+	}
+	for _, t := range r.Things {
+		if one && t.State == backup.Active {
+			return exitLocked
+		}
+	}
+	return exitOK
+}
+
+// writeRecovery prints a recovery for people.
+func writeRecovery(w io.Writer, r backup.Recovery) error {
+	var b strings.Builder
+	line := func(format string, a ...any) { b.WriteString(printable(fmt.Sprintf(format, a...)) + "\n") }
+	if len(r.Things) == 0 {
+		line("nothing to recover")
+	}
+	for _, t := range r.Things {
+		line("%-9s %-13s %s   %s   run %s of %s", strings.ToUpper(string(t.State)), t.Kind, t.Subject, t.VM.Path, t.RunID, t.Since.Format(time.RFC3339))
+		for text := range strings.Lines(t.Text) {
+			line("          %s %s", t.Code, strings.TrimSpace(text))
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// cleaner clears guests by guest operations. The account is read only when a guest has to be cleared.
+type cleaner struct {
+	endpoint *vsphere.Endpoint
+	account  func() (*url.Userinfo, error)
+	store    *statefile.Store
+}
+
+var _ backup.Cleaner = cleaner{}
+
+func (g cleaner) Clear(ctx context.Context, vm inventory.VM, folder string, started bool) error {
+	account, err := g.account()
+	if err != nil {
+		return err
+	}
+	access, ops := operations(g.endpoint, vm, account, nil)
+	return once(ctx, g.store, guestCredential(vm, account), account, "SF3001", func() error {
+		return access.Clear(ctx, ops, folder, started)
+	})
+}

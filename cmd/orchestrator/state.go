@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stillframe/stillframe/pkg/guest"
+	"github.com/stillframe/stillframe/pkg/statefile"
+	"github.com/stillframe/stillframe/pkg/vsphere"
+)
+
+// systemState is where root's runs remember.
+const systemState = "/var/lib/stillframe/state"
+
+func stateFlag(cmd *cobra.Command, dir *string) {
+	cmd.Flags().StringVar(dir, "state-dir", "", "folder of what lasts from run to run (default STILLFRAME_STATE_DIR, else "+systemState+", or XDG_STATE_HOME/stillframe for other users than root)")
+}
+
+// store opens the state folder: the flag, STILLFRAME_STATE_DIR, the system's for root, else the user's own.
+func (c *cli) store(dir string) (*statefile.Store, error) {
+	dir = first(dir, c.getenv("STILLFRAME_STATE_DIR"))
+	switch own := first(c.getenv("XDG_STATE_HOME"), filepath.Join(c.getenv("HOME"), ".local", "state")); {
+	case dir != "":
+	case os.Geteuid() == 0:
+		dir = systemState
+	case filepath.IsAbs(own):
+		dir = filepath.Join(own, "stillframe")
+	default:
+		return nil, missing("no state folder: give --state-dir or set STILLFRAME_STATE_DIR")
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, invalid("state folder: %v", err)
+	}
+	return statefile.Open(dir)
+}
+
+// connect logs in to vCenter. A password that it refused a short time ago is not tried again.
+func connect(ctx context.Context, o vsphere.Options, store *statefile.Store) (*vsphere.Endpoint, error) {
+	account, err := o.Login(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var endpoint *vsphere.Endpoint
+	err = once(ctx, store, "vCenter account "+account.Username()+" on "+o.URL.Host, account, "SF2001", func() (err error) {
+		endpoint, err = vsphere.Open(ctx, o)
+		return err
+	})
+	return endpoint, err
+}
+
+// once tries a password unless this very one was refused in the last 15 min, and remembers it when try fails with the code
+// refused.
+func once(ctx context.Context, store *statefile.Store, credential string, account *url.Userinfo, refused string, try func() error) error {
+	password, _ := account.Password()
+	if err := store.Tried(ctx, credential, password); err != nil {
+		return err
+	}
+	err := try()
+	if guest.CodeOf(err) == refused {
+		return errors.Join(err, store.Refuse(context.WithoutCancel(ctx), credential, password, refused))
+	}
+	return err
+}

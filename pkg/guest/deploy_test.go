@@ -1,0 +1,274 @@
+package guest_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stillframe/stillframe/pkg/agent/protocol"
+	"github.com/stillframe/stillframe/pkg/guest"
+)
+
+// road is an access in memory; the agent that it starts is the scripted one, on a real socket.
+type road struct {
+	t       *testing.T
+	agent   *scripted
+	listen  string // host of the agent's socket, empty for none
+	failing map[string]error
+	cancel  context.CancelFunc // ends the caller's context in Start
+	half    bool               // Put fails with the folder made
+
+	calls   []string
+	present bool // something of ours is in the guest
+	removed guest.Remote
+	group   sync.WaitGroup
+	socket  net.Listener
+}
+
+type codedError string
+
+func (c codedError) Error() string { return "the guest says " + string(c) }
+func (c codedError) Code() string  { return string(c) }
+
+func (r *road) Road() guest.Road { return guest.RoadGuestOps }
+
+func (r *road) Put(context.Context, guest.Payload) (guest.Remote, error) {
+	r.calls = append(r.calls, "put")
+	remote := guest.Remote{Deployment: "d", Dir: "/x/d", Exe: "/x/d/agent"}
+	if err := r.failing["put"]; err != nil {
+		if r.half {
+			r.present = true
+			return remote, err
+		}
+		return guest.Remote{}, err
+	}
+	r.present = true
+	return remote, nil
+}
+
+func (r *road) Start(_ context.Context, _ guest.Remote, b guest.Bootstrap) (guest.Identity, error) {
+	r.calls = append(r.calls, "start")
+	id := guest.Identity{PID: 4711, Fingerprint: r.agent.pin, Port: 1}
+	if r.cancel != nil {
+		r.cancel()
+	}
+	if r.listen == "" || r.failing["start"] != nil {
+		return id, r.failing["start"]
+	}
+	var err error
+	if r.socket, err = net.Listen("tcp", net.JoinHostPort(r.listen, "0")); err != nil {
+		r.t.Fatal(err)
+	}
+	r.agent.peerPin = b.Peer
+	r.group.Go(func() {
+		for {
+			conn, err := r.socket.Accept()
+			if err != nil {
+				return
+			}
+			r.group.Go(func() { r.agent.serve(conn) })
+		}
+	})
+	id.Port = r.socket.Addr().(*net.TCPAddr).AddrPort().Port()
+	return id, nil
+}
+
+func (r *road) Rescue(context.Context, guest.Remote) (bool, error) { return false, nil }
+
+func (r *road) Remove(ctx context.Context, remote guest.Remote) error {
+	r.calls = append(r.calls, "remove")
+	r.present, r.removed = false, remote
+	if r.socket != nil {
+		if err := r.socket.Close(); err != nil {
+			r.t.Error(err)
+		}
+	}
+	return errors.Join(ctx.Err(), r.failing["remove"])
+}
+
+// tries names the attempts as stage and code, "ok" when it went well.
+func tries(d *guest.Deployment) []string {
+	out := []string{}
+	for _, a := range d.Attempts {
+		end := "ok"
+		if !a.OK {
+			end = a.Code
+		}
+		if a.Road != guest.RoadGuestOps || a.OK != (a.Text == "") || a.Took < 0 {
+			end += "?"
+		}
+		out = append(out, string(a.Stage)+" "+end)
+	}
+	return out
+}
+
+func TestDeploy(t *testing.T) {
+	const here, nobody = "127.83.7.1", "127.83.7.2"
+	cases := map[string]struct {
+		change    func(*road, *guest.Deployer, *guest.Target)
+		code      string
+		attempts  []string
+		calls     []string
+		cancelled bool
+	}{
+		"well": {
+			change:   func(*road, *guest.Deployer, *guest.Target) {},
+			attempts: []string{"push ok", "start ok", "hello ok"}, calls: []string{"put", "start"},
+		},
+		"the push fails": {
+			change: func(r *road, _ *guest.Deployer, _ *guest.Target) { r.failing["put"] = codedError("SF3604") },
+			code:   "SF3604", attempts: []string{"push SF3604"}, calls: []string{"put"},
+		},
+		"the push fails halfway": {
+			change: func(r *road, _ *guest.Deployer, _ *guest.Target) {
+				r.failing["put"], r.half = codedError("SF3801"), true
+			},
+			code: "SF3801", attempts: []string{"push SF3801", "cleanup ok"}, calls: []string{"put", "remove"},
+		},
+		"the start fails": {
+			change: func(r *road, _ *guest.Deployer, _ *guest.Target) { r.failing["start"] = codedError("SF3703") },
+			code:   "SF3703", attempts: []string{"push ok", "start SF3703", "cleanup ok"}, calls: []string{"put", "start", "remove"},
+		},
+		"no address": {
+			change: func(_ *road, _ *guest.Deployer, g *guest.Target) { g.Addresses = nil },
+			code:   "SF3701", attempts: []string{"push ok", "start ok", "cleanup ok"}, calls: []string{"put", "start", "remove"},
+		},
+		"no address that is one": {
+			change: func(_ *road, _ *guest.Deployer, g *guest.Target) {
+				g.Addresses = []string{"", "guest.example", "0.0.0.0", "::", "224.0.0.1", "169.254.3.4", "fe80::1", "127.0.0.1:6465"}
+			},
+			code: "SF3701", attempts: []string{"push ok", "start ok", "cleanup ok"}, calls: []string{"put", "start", "remove"},
+		},
+		"the second address answers": {
+			change:   func(_ *road, _ *guest.Deployer, g *guest.Target) { g.Addresses = []string{nobody, here} },
+			attempts: []string{"push ok", "start ok", "hello SF3701", "hello ok"}, calls: []string{"put", "start"},
+		},
+		"no address answers": {
+			change: func(_ *road, _ *guest.Deployer, g *guest.Target) { g.Addresses = []string{nobody, "127.83.7.3"} },
+			code:   "SF3701", attempts: []string{"push ok", "start ok", "hello SF3701", "hello SF3701", "cleanup ok"}, calls: []string{"put", "start", "remove"},
+		},
+		"another machine answers": {
+			change: func(r *road, _ *guest.Deployer, _ *guest.Target) { r.agent.pin[0]++ },
+			code:   "SF3702", attempts: []string{"push ok", "start ok", "hello SF3702", "cleanup ok"}, calls: []string{"put", "start", "remove"},
+		},
+		"another VM answers": {
+			change: func(_ *road, _ *guest.Deployer, g *guest.Target) { g.VMUUID = "00000000-a0c1-8d9e-0011-223344556677" },
+			code:   "SF3704", attempts: []string{"push ok", "start ok", "hello SF3704", "cleanup ok"}, calls: []string{"put", "start", "remove"},
+		},
+		"another program answers": {
+			change: func(_ *road, d *guest.Deployer, _ *guest.Target) { d.Payload.SHA256[0]++ },
+			code:   "SF3704", attempts: []string{"push ok", "start ok", "hello SF3704", "cleanup ok"}, calls: []string{"put", "start", "remove"},
+		},
+		"the clean-up fails too": {
+			change: func(r *road, _ *guest.Deployer, _ *guest.Target) {
+				r.failing["start"], r.failing["remove"] = codedError("SF3703"), codedError("SF3501")
+			},
+			code: "SF3703", attempts: []string{"push ok", "start SF3703", "cleanup SF3501"}, calls: []string{"put", "start", "remove"},
+		},
+		"cancelled: no further address, but removed": {
+			change: func(_ *road, _ *guest.Deployer, g *guest.Target) { g.Addresses = []string{nobody, here} },
+			code:   "SF3701", attempts: []string{"push ok", "start ok", "hello SF3701", "cleanup ok"}, calls: []string{"put", "start", "remove"}, cancelled: true,
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			r := &road{t: t, agent: newScripted(t), listen: here, failing: map[string]error{}}
+			d := guest.Deployer{Access: r, Payload: guest.Payload{Name: "agent", SHA256: program, Open: func() (io.ReadCloser, error) {
+				return io.NopCloser(bytes.NewReader(nil)), nil
+			}}}
+			target := guest.Target{Addresses: []string{here}, VMUUID: vmUUID, Run: "r", Epoch: 5}
+			c.change(r, &d, &target)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if c.cancelled {
+				r.cancel = cancel
+			}
+			dep, err := d.Open(ctx, target)
+			if got := guest.CodeOf(err); got != c.code || (err == nil) != (c.code == "") {
+				t.Errorf("Open = %v with code %q, want %q", err, got, c.code)
+			}
+			if diff := cmp.Diff(c.attempts, tries(dep)); diff != "" {
+				t.Errorf("attempts (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(c.calls, r.calls); diff != "" {
+				t.Errorf("calls (-want +got):\n%s", diff)
+			}
+			if (err == nil) != (dep.Session != nil) || (err == nil) != r.present {
+				t.Errorf("Open = %v with session %t and something in the guest %t", err, dep.Session != nil, r.present)
+			}
+			if err == nil && dep.Session.Hello.AgentVersion != "1" {
+				t.Errorf("the agent introduced itself as %+v", dep.Session.Hello)
+			}
+			for range 2 { // idempotent
+				if err := dep.Close(t.Context()); err != nil {
+					t.Errorf("Close = %v, want nil", err)
+				}
+			}
+			if n := len(c.calls); err == nil && (len(r.calls) != n+1 || r.removed.PID != 4711) {
+				t.Errorf("after Close the calls are %q with %+v removed, want one removal of process 4711", r.calls, r.removed)
+			}
+			if r.present {
+				t.Error("something is left in the guest")
+			}
+			r.group.Wait()
+		})
+	}
+}
+
+// Close tells what it could not remove, whatever became of the run's context.
+func TestDeploymentCloseTells(t *testing.T) {
+	r := &road{t: t, agent: newScripted(t), listen: "127.83.7.1", failing: map[string]error{}}
+	d := guest.Deployer{Access: r, Payload: guest.Payload{SHA256: program}}
+	dep, err := d.Open(t.Context(), guest.Target{Addresses: []string{"127.83.7.1"}, VMUUID: vmUUID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.failing["remove"] = codedError("SF3501")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err = dep.Close(ctx)
+	if guest.CodeOf(err) != "SF3950" || !errors.Is(err, codedError("SF3501")) || errors.Is(err, context.Canceled) {
+		t.Errorf("Close = %v, want SF3950 around the road's own error, not the end of the context", err)
+	}
+	r.group.Wait()
+}
+
+// The pin is the whole of the trust: a certificate that is well in every other way is refused.
+func TestConnectNeedsThePin(t *testing.T) {
+	a := newScripted(t)
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	group.Go(func() {
+		conn, err := socket.Accept()
+		if err != nil {
+			return
+		}
+		a.serve(conn)
+	})
+	other, _, err := protocol.NewIdentity(time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer := a.target()
+	peer.Own = other // the agent does not know it
+	peer.Dial = func(ctx context.Context) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "tcp", socket.Addr().String())
+	}
+	if _, err := guest.Connect(t.Context(), peer); guest.CodeOf(err) != "SF3701" {
+		t.Errorf("Connect = %v, want SF3701", err)
+	}
+	if err := socket.Close(); err != nil {
+		t.Error(err)
+	}
+	group.Wait()
+}

@@ -1,0 +1,208 @@
+// Package metrics turns the results of runs into Prometheus metrics.
+//
+// It is the only package that knows Prometheus. It is told of a run when the run is over, so nothing here can lengthen a
+// hold. Every label has a closed set of values, and what is not in the set becomes "other"; no histogram carries the
+// name of a VM. docs/metrics.md lists all metrics, and a test holds that page to what is registered.
+package metrics
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/stillframe/stillframe/pkg/admission"
+	"github.com/stillframe/stillframe/pkg/backup"
+	"github.com/stillframe/stillframe/pkg/freezewindow"
+)
+
+// softShare is the part of the budget beyond which a hold counts as near its limit.
+const softShare = 0.8
+
+// Native histograms beside the classic buckets, for those who scrape them.
+const (
+	nativeFactor  = 1.1
+	nativeBuckets = 160
+	nativeReset   = time.Hour
+)
+
+// Metrics are all metrics, in a registry of their own: libraries register on the default one. It is safe for concurrent
+// use and needs no closing.
+type Metrics struct {
+	registry *prometheus.Registry
+	budget   freezewindow.Budget
+
+	window, phase, rtt              *prometheus.HistogramVec
+	disagreement                    prometheus.Histogram
+	limit, last                     *prometheus.GaugeVec
+	windows, exceeded, thaws, lates *prometheus.CounterVec
+	admissions                      *prometheus.CounterVec
+}
+
+// New makes the metrics with every counter at 0. The budget is the one of the runs that will be observed.
+func New(b freezewindow.Budget) *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewPedanticRegistry(), budget: b,
+		window: histogram("freeze_window_duration_seconds",
+			"How long a guest was held: the longer of its own clock and our bound; the bound alone when the guest could not say.",
+			windowBuckets(), "channel", "os", "result"),
+		phase: histogram("freeze_phase_duration_seconds", "How long each phase of a window took.", windowBuckets(), "phase", "channel"),
+		rtt: histogram("guest_control_rtt_seconds", "Longest round trip to the agent, measured before the window.",
+			rttBuckets(), "channel"),
+		disagreement: prometheus.NewHistogram(options("freeze_clock_disagreement_seconds",
+			"Our bound of a hold minus the guest's own measure of it.", rttBuckets())),
+		limit: gauge("freeze_window_limit_seconds", "Limits of a hold: writer is the application's, config is when THAW is sent.", "limit"),
+		last: gauge("vm_freeze_window_last_seconds", "The last hold of a VM, as freeze_window_duration_seconds counts it.",
+			"vcenter", "vm", "moref"),
+		windows:    counter("freeze_windows_total", "Windows by outcome and by what first kept them from being perfect.", "result", "cause"),
+		exceeded:   counter("freeze_limit_exceeded_total", "Holds longer than a limit; soft is 80 % of the application's.", "limit"),
+		thaws:      counter("agent_watchdog_thaws_total", "Guests that released themselves, by why.", "reason"),
+		lates:      counter("late_snapshots_total", "Snapshots that came after the guest was thawed, by what became of them.", "disposition"),
+		admissions: counter("freeze_admissions_total", "Decisions before a freeze: the hold mode that was admitted, or none.", "decision"),
+	}
+	m.registry.MustRegister(m.window, m.phase, m.rtt, m.disagreement, m.limit, m.last, m.windows, m.exceeded, m.thaws, m.lates, m.admissions)
+	m.prepare()
+	return m
+}
+
+// prepare makes every series of the counters, so that the first event is an increase.
+func (m *Metrics) prepare() {
+	for _, result := range results() {
+		for _, cause := range causes() {
+			m.windows.WithLabelValues(result, cause)
+		}
+	}
+	for c, values := range map[*prometheus.CounterVec][]string{
+		m.exceeded: limits(), m.thaws: reasons(), m.lates: dispositions(), m.admissions: decisions(),
+	} {
+		for _, v := range values {
+			c.WithLabelValues(v)
+		}
+	}
+	m.limit.WithLabelValues("writer").Set(m.budget.Hold.Seconds())
+	m.limit.WithLabelValues("config").Set(m.budget.ThawBy().Seconds())
+}
+
+// Observe takes over the figures of one run that is over. vcenter is the host it spoke to.
+func (m *Metrics) Observe(vcenter string, r backup.Result) {
+	channel := known(channels(), r.Guest.Channel)
+	if r.Window.RTTSeconds > 0 {
+		m.rtt.WithLabelValues(channel).Observe(r.Window.RTTSeconds)
+	}
+	m.admission(r)
+	if len(r.Window.Phases) == 0 {
+		return // no window took place
+	}
+	result := known(results(), string(r.Outcome))
+	m.windows.WithLabelValues(result, cause(r.Verdict.Cause)).Inc()
+	for _, p := range r.Window.Phases {
+		m.phase.WithLabelValues(known(phases(), p.Name), channel).Observe(p.DurationSeconds)
+	}
+	m.late(r)
+	if r.Window.SelfReleased {
+		m.thaws.WithLabelValues(reason(r)).Inc()
+	}
+	held, ok := hold(r.Window)
+	if !ok {
+		return
+	}
+	m.window.WithLabelValues(channel, system(r.Guest.OS), result).Observe(held)
+	m.last.WithLabelValues(vcenter, r.VM.Name, r.VM.Moref).Set(held)
+	m.exceed(held)
+	if guest, bound := r.Window.HeldByGuestSeconds, r.Window.HeldAtMostSeconds; guest != nil && bound != nil {
+		m.disagreement.Observe(*bound - *guest)
+	}
+}
+
+// exceed counts the limits that a hold was longer than.
+func (m *Metrics) exceed(held float64) {
+	writer := m.budget.Hold.Seconds()
+	for limit, seconds := range map[string]float64{"writer": writer, "config": m.budget.ThawBy().Seconds(), "soft": softShare * writer} {
+		if held > seconds {
+			m.exceeded.WithLabelValues(limit).Inc()
+		}
+	}
+}
+
+// admission counts the decision before the freeze; a run that ended before it has none.
+func (m *Metrics) admission(r backup.Result) {
+	switch a := r.Admission; {
+	case a == nil:
+	case a.Decision == admission.Admit:
+		m.admissions.WithLabelValues(known(decisions(), string(a.Mode))).Inc()
+	default:
+		m.admissions.WithLabelValues(known(decisions(), string(a.Decision))).Inc()
+	}
+}
+
+// late counts a snapshot that came after the thaw, or that may still come.
+func (m *Metrics) late(r backup.Result) {
+	pending := false
+	for _, f := range r.Findings {
+		pending = pending || f.Code == "SF2304" // its task had not ended when the run gave up waiting
+	}
+	switch {
+	case pending:
+		m.lates.WithLabelValues("pending").Inc()
+	case r.Snapshot.Late && r.Snapshot.Removed:
+		m.lates.WithLabelValues("removed").Inc()
+	case r.Snapshot.Late && r.Snapshot.Moref != "":
+		m.lates.WithLabelValues("kept").Inc()
+	}
+}
+
+// hold is the longer of both clocks in seconds; false when neither is known.
+func hold(w backup.Window) (float64, bool) {
+	switch guest, bound := w.HeldByGuestSeconds, w.HeldAtMostSeconds; {
+	case guest != nil && bound != nil:
+		return max(*guest, *bound), true
+	case bound != nil:
+		return *bound, true
+	case guest != nil:
+		return *guest, true
+	}
+	return 0, false
+}
+
+// WriteFile writes all metrics in the text format of node_exporter's textfile collector: a temporary file beside path,
+// renamed over it, with mode 0644. The error is a *FileError.
+func (m *Metrics) WriteFile(path string) error {
+	if err := prometheus.WriteToTextfile(path, m.registry); err != nil {
+		return &FileError{path, err}
+	}
+	return nil
+}
+
+// FileError is a metrics file that could not be written.
+type FileError struct {
+	Path string
+	Err  error
+}
+
+func (e *FileError) Error() string { return fmt.Sprintf("write the metrics to %s: %v", e.Path, e.Err) }
+
+func (e *FileError) Unwrap() error { return e.Err }
+
+// Code is the code of the error catalogue.
+func (e *FileError) Code() string { return "SF1004" }
+
+const prefix = "stillframe_"
+
+func options(name, help string, buckets []float64) prometheus.HistogramOpts {
+	return prometheus.HistogramOpts{
+		Name: prefix + name, Help: help, Buckets: buckets,
+		NativeHistogramBucketFactor: nativeFactor, NativeHistogramMaxBucketNumber: nativeBuckets, NativeHistogramMinResetDuration: nativeReset,
+	}
+}
+
+func histogram(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	return prometheus.NewHistogramVec(options(name, help, buckets), labels)
+}
+
+func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
+	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: prefix + name, Help: help}, labels)
+}
+
+func counter(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: prefix + name, Help: help}, labels)
+}
