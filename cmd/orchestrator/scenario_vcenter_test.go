@@ -31,10 +31,7 @@ func TestVCenterBadDays(t *testing.T) {
 		{scenario: "certificate-changed-early", exit: exitRecovery, level: freezewindow.Unproved, code: "SF2003", leftover: "agent"},
 		{scenario: "session-dropped", exit: exitOK, level: freezewindow.Filesystem, held: 2 * time.Second},
 		{scenario: "session-dropped-in-window", exit: exitOK, level: freezewindow.Filesystem, held: 6 * time.Second},
-		{
-			scenario: "answer-lost", exit: exitRecovery, level: freezewindow.Unproved, code: "SF4016", held: 3 * time.Second,
-			leftover: "may still appear", heal: [][2]string{},
-		},
+		{scenario: "answer-lost", exit: exitFailed, level: freezewindow.Crash, code: "SF4016", held: 3 * time.Second},
 	} {
 		t.Run(d.scenario, d.run)
 	}

@@ -125,8 +125,8 @@ func TestRunWithMemory(t *testing.T) {
 			append(slices.Clone(start), "ready", "create", "close", "settle", "release", "record"), false, admission.Admit,
 		},
 		"its outcome is unknown": {
-			func(h *hypervisor, _ *notebook, _ *Plan) { h.fail["create"] = codedError{"SF2004", true} }, "SF2304",
-			append(slices.Clone(start), "ready", "create", "look", "close", "release", "record"), true, admission.Admit,
+			func(h *hypervisor, _ *notebook, _ *Plan) { h.fail["create"] = codedError{"SF2004", true} }, "-",
+			append(slices.Clone(start), "ready", "create", "tasks", "look", "close", "settle", "release", "record"), false, admission.Admit,
 		},
 		"it is not removed": {
 			func(h *hypervisor, _ *notebook, _ *Plan) { h.fail["remove"] = codedError{code: "SF2301"} }, "SF2301",
@@ -145,7 +145,7 @@ func TestRunWithMemory(t *testing.T) {
 				c.change(h, n, &p)
 				r, err := Runner{Hypervisor: h, Guests: m, Memory: n, Tasks: n, Log: zap.NewNop()}.Run(t.Context(), p)
 				m.end(t)
-				if diff := cmp.Diff(c.calls, h.calls); diff != "" {
+				if diff := cmp.Diff(c.calls, once(h.calls)); diff != "" {
 					t.Errorf("calls (-want +got):\n%s", diff)
 				}
 				if got := codeOf(err); got != c.code {
@@ -208,4 +208,16 @@ func TestRefusalNamesWhatIsOpen(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "stillframe recover --vm "+h.vm.Moref) || !strings.Contains(err.Error(), "agent_folder /x/y of run before") {
 		t.Errorf("Run = %v, want the command and what is open", err)
 	}
+}
+
+// once takes a series of looks for one: how often it looks is a matter of time, not of order.
+func once(calls []string) []string {
+	var out []string
+	for _, c := range calls {
+		if (c == "look" || c == "tasks") && len(out) > 0 && slices.Contains(out, "look") {
+			continue
+		}
+		out = append(out, c)
+	}
+	return out
 }

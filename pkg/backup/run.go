@@ -21,6 +21,8 @@ import (
 const (
 	removeLimit = 10 * time.Minute
 	lookLimit   = 30 * time.Second
+	lookQuiet   = 10 * time.Second
+	lookPause   = time.Second
 	closeLimit  = 20 * time.Second
 	// endLimit is longer than the guest's session, which waits for post-thaw hooks.
 	endLimit = 38 * time.Second
@@ -255,19 +257,65 @@ func (x *run) late(ctx context.Context, pending *freezewindow.Pending) error {
 	if waiting.Err() == nil && (!errors.As(err, &unknown) || !unknown.OutcomeUnknown()) {
 		return nil // the task failed: there is no snapshot
 	}
-	looking, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookLimit)
-	defer cancel()
-	found, lookErr := x.Hypervisor.FindSnapshots(looking, x.vm, pending.Name)
-	found = slices.DeleteFunc(found, func(s inventory.Snapshot) bool { return s.Name != pending.Name }) // its name only begins so
-	if len(found) > 0 && lookErr == nil {
+	found, none, lookErr := x.look(ctx, waiting, pending.Name)
+	if len(found) > 0 {
 		x.kept = append(x.kept, found...)
 		x.result.late(found[0])
 		return nil
+	}
+	if none {
+		return nil // the call never became a task, or its task failed
 	}
 	left := fmt.Sprintf("snapshot %q of %s may still appear: its task %q has not ended", pending.Name, x.vm.Path, pending.Task)
 	x.result.Leftovers = append(x.result.Leftovers, left)
 	x.unsettled = true
 	return &Refusal{"SF2304", errors.Join(errors.New(left), lookErr)}
+}
+
+// look looks for a snapshot whose call or task ended without telling its outcome, for as long as a task works on the VM
+// and waiting allows, at least once. none is true when, for lookQuiet, there was neither the snapshot nor a task that
+// could still make it; errors are borne for lookLimit.
+func (x *run) look(ctx, waiting context.Context, name string) (found []inventory.Snapshot, none bool, err error) {
+	ctx = context.WithoutCancel(ctx)
+	heard, busy := time.Now(), time.Now()
+	for {
+		found, unfinished, err := x.glance(ctx, name)
+		now := time.Now()
+		switch {
+		case len(found) > 0:
+			return found, false, nil
+		case err != nil && now.Sub(heard) >= lookLimit:
+			return nil, false, err
+		case err == nil && unfinished:
+			heard, busy = now, now
+		case err == nil && now.Sub(busy) >= lookQuiet:
+			return nil, true, nil
+		case err == nil:
+			heard = now
+		}
+		select {
+		case <-time.After(lookPause):
+		case <-waiting.Done():
+			return nil, false, err
+		}
+	}
+}
+
+// glance is one look: the snapshot of exactly this name, and whether a task may still make it.
+func (x *run) glance(ctx context.Context, name string) (found []inventory.Snapshot, unfinished bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	unfinished = x.Tasks == nil // nobody can tell
+	if x.Tasks != nil {         // asked first: a task that ends between the two calls has made its snapshot by the second
+		tasks, err := x.Tasks.Unfinished(ctx, x.vm)
+		if err != nil {
+			return nil, false, err
+		}
+		unfinished = slices.ContainsFunc(tasks, inventory.Task.Snapshots)
+	}
+	found, err = x.Hypervisor.FindSnapshots(ctx, x.vm, name)
+	// Those whose name only begins so are not ours.
+	return slices.DeleteFunc(found, func(s inventory.Snapshot) bool { return s.Name != name }), unfinished, err
 }
 
 // remove removes every snapshot of this run.

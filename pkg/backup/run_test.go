@@ -157,7 +157,7 @@ func TestRun(t *testing.T) {
 						t.Errorf("findings are %q, want %s among them", codes(r), f)
 					}
 				}
-				if diff := cmp.Diff(c.calls, b.h.calls); diff != "" {
+				if diff := cmp.Diff(c.calls, slices.Compact(slices.Clone(b.h.calls))); diff != "" {
 					t.Errorf("calls to vSphere (-want +got):\n%s", diff)
 				}
 				if r.Snapshot.Removed != c.removed {

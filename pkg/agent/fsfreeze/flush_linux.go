@@ -55,9 +55,10 @@ func flushError(point string, err error) error {
 
 // syncWithin is syncfs(2) with a limit; a late call goes on in its goroutine and holds nobody.
 func syncWithin(ctx context.Context, dir *os.File, limit time.Duration) error {
+	fd := int(dir.Fd()) // a late call has its file already: closing dir meanwhile does not disturb it
 	_, err := within(ctx.Done(), limit, func() (struct{}, error) {
 		defer runtime.KeepAlive(dir)
-		if err := unix.Syncfs(int(dir.Fd())); err != nil {
+		if err := unix.Syncfs(fd); err != nil {
 			return struct{}{}, fmt.Errorf("syncfs: %w", err)
 		}
 		return struct{}{}, nil

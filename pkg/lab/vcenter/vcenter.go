@@ -23,7 +23,7 @@ import (
 const TransferPath = "/labGuestFile/"
 
 // closeLimit bounds Close: what has not ended by then is named in its error.
-const closeLimit = 2 * time.Second
+const closeLimit = 15 * time.Second
 
 // Options says what the simulated vCenter is. The zero value is a vCenter 8.0.3 without VMs to which nobody can log in.
 type Options struct {
