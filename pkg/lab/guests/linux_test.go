@@ -83,11 +83,11 @@ func TestFrozenImageIsCleanUnfrozenIsNot(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "the lab sees the hold", func() bool { return len(g.Holds()) > 0 })
+	acknowledged := g.AcknowledgedBefore(time.Now()) // while it is still held
 	if held, err := g.Thaw(); err != nil || !held {
 		t.Fatalf("Thaw = %v, %v, want true", held, err)
 	}
 	to := time.Now()
-	acknowledged := g.AcknowledgedBefore(to)
 	until(t, "the end of the hold", func() bool { return !g.Holds()[0].To.IsZero() })
 
 	im := s.Images("lnx")[1]
