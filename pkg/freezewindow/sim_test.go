@@ -275,6 +275,7 @@ func TestSimRegressions(t *testing.T) {
 		{5006, "a hold that was heard of after a heartbeat began with the heartbeat, so the dead-man came late"},
 		{10751, "a guest that never answered lowered the level without a cause"},
 		{87529, "a release that had not ended was told as one that had"},
+		{239885, "an agent left while its FIFREEZE was still under way and its watchdog was dead: what it froze stayed frozen"},
 	} {
 		if j := newWorld(c.seed, realCode(), false).simulate(); j.failed() {
 			t.Errorf("%s:\n%s", c.bug, explain(c.seed))

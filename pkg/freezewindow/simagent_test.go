@@ -238,7 +238,9 @@ func (a *agentSide) kill() {
 func (a *agentSide) buried() {
 	busy := func(t *target) bool { return t.kernel == kernelFreezing || t.kernel == kernelThawing }
 	f := a.w.freezer
-	atWork := a.left && !a.w.gone[process] && (f.running || f.releasing || len(f.queued) > 0)
+	// A process that leaves in good order first waits for the calls that it made, and thaws what they froze too late.
+	owed := func(t *target) bool { return t.own == ownFreezing || t.own == ownThawing }
+	atWork := a.left && !a.w.gone[process] && (f.running || f.releasing || len(f.queued) > 0 || slices.ContainsFunc(f.targets, owed))
 	if atWork || slices.ContainsFunc(f.targets, busy) {
 		a.w.after(nature, 10*time.Millisecond, a.buried)
 		return

@@ -123,7 +123,7 @@ func (f *Freezer) clean() bool {
 }
 
 // Close implements agent.Freezer. It blocks for at most 4 s for each file system and 5 s for the watchdog. If a system
-// call does not return at all, Close gives an error: the watchdog and the list stay until the call has returned.
+// call does not return in time, Close gives an error, and blocks until it has: the watchdog and the list stay so long.
 func (f *Freezer) Close() error {
 	var err error
 	for _, r := range f.thawAll(f.limits.thaw) {
@@ -140,7 +140,7 @@ func (f *Freezer) Close() error {
 		return err
 	}
 	if !clean {
-		go abandon(targets, dog, list)
+		abandon(targets, dog, list)
 		return err
 	}
 	err = errors.Join(err, dog.leave())
@@ -153,8 +153,10 @@ func (f *Freezer) Close() error {
 	return err
 }
 
-// abandon waits for the calls that never returned in time, and then gives the watchdog the end of file, so that it
-// makes a last pass. The list stays for the next agent. Its files are closed with the process.
+// abandon waits for the calls that did not return in time - the process could not end before them either -, and then
+// gives the watchdog the end of file, so that it makes a last pass. What a call froze too late its own goroutine thaws,
+// which is why the process must not end first: the watchdog may be dead. The list stays for the next agent. Its files are
+// closed with the process.
 func abandon(targets []*target, dog *watchdog, l *list) {
 	for _, t := range targets {
 		if t.returned != nil {
