@@ -51,10 +51,25 @@ func runThaw(args []string, stdout, stderr io.Writer) int {
 			return told
 		}
 	}
+	if err == nil { // hooks may have to write, so everything has to be thawed
+		err = undo(context.Background(), stdout)
+	}
 	if err != nil {
 		return say(stderr, exitFailed, fmt.Sprintf("thaw: %v\n", err))
 	}
 	return status
+}
+
+// undo runs the hooks of post-thaw that a dead agent owes.
+func undo(ctx context.Context, stdout io.Writer) error {
+	s := currentSeams()
+	rows, err := hook.Undo(ctx, hook.Options{Dir: s.hooksDir, Owner: s.hooksOwner, RunDir: s.runDir})
+	for _, row := range rows {
+		if row.OK {
+			say(stdout, exitOK, "hook "+row.Name+": post-thaw was run\n")
+		}
+	}
+	return err
 }
 
 // runAgent is the whole life of an agent. It is no daemon: the process that was started is the one that serves.
@@ -73,7 +88,7 @@ func runAgent(args []string, stdout, stderr io.Writer) int {
 		say(stderr, exitOK, "note: "+note+"\n")
 	}
 	ready := readyFile{s.readyFile}
-	a, listener, line, err := start(ctx, s)
+	a, listener, line, err := start(ctx, s, stderr)
 	if err == nil {
 		if err = ready.write(line); err != nil {
 			err = errors.Join(err, listener.Close())
@@ -92,10 +107,15 @@ func runAgent(args []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// start does everything up to READY: it thaws what a dead agent left, and listens.
-func start(ctx context.Context, s settings) (*agent.Agent, net.Listener, string, error) {
+// start does everything up to READY: it thaws what a dead agent left, runs the hooks that it owes, and listens.
+func start(ctx context.Context, s settings, stderr io.Writer) (*agent.Agent, net.Listener, string, error) {
 	seams := currentSeams()
-	if _, err := fsfreeze.ThawListed(ctx, seams.runDir); err != nil && !errors.Is(err, fsfreeze.ErrHeldByAnother) {
+	_, err := fsfreeze.ThawListed(ctx, seams.runDir)
+	if err == nil {
+		if err := undo(ctx, io.Discard); err != nil { // no reason not to serve: hooks that cannot be read are refused at ARM
+			say(stderr, exitOK, fmt.Sprintf("note: %v\n", err))
+		}
+	} else if !errors.Is(err, fsfreeze.ErrHeldByAnother) {
 		return nil, nil, "", err
 	}
 	own, fingerprint, err := protocol.NewIdentity(identityLife)
@@ -108,7 +128,7 @@ func start(ctx context.Context, s settings) (*agent.Agent, net.Listener, string,
 	}
 	options.Freezer = newFreezer(seams, s.onlyMount)
 	if seams.hooksDir != "" {
-		options.Hooks = hook.New(hook.Options{Dir: seams.hooksDir, Owner: seams.hooksOwner})
+		options.Hooks = hook.New(hook.Options{Dir: seams.hooksDir, Owner: seams.hooksOwner, RunDir: seams.runDir})
 	}
 	var config net.ListenConfig
 	inner, err := config.Listen(ctx, "tcp", net.JoinHostPort(seams.listenHost, strconv.Itoa(s.port)))

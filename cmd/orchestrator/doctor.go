@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -14,8 +15,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stillframe/stillframe/pkg/admission"
 	"github.com/stillframe/stillframe/pkg/advice"
 	"github.com/stillframe/stillframe/pkg/backup"
+	"github.com/stillframe/stillframe/pkg/freezewindow"
 	"github.com/stillframe/stillframe/pkg/guest"
 	"github.com/stillframe/stillframe/pkg/inventory"
 	"github.com/stillframe/stillframe/pkg/statefile"
@@ -162,6 +165,15 @@ func inside() []inventory.Check {
 	}
 }
 
+// remembered lists the checks on what the state folder knows of the VM, unanswered.
+func remembered() []inventory.Check {
+	return []inventory.Check{
+		{ID: "run_unfinished", Title: "no earlier run of the VM is unfinished", Code: "SF2304"},
+		{ID: "run_active", Title: "no run works on the VM now", Code: "SF1103"},
+		{ID: "history", Title: "the next window will probably fit, as the VM's last ones say", Code: "SF4010"},
+	}
+}
+
 // outside is the table of a vCenter that could not be entered: what was reached before the error is ok, the rest unknown.
 func outside(err error) []result {
 	checks := entrance()
@@ -178,7 +190,7 @@ func outside(err error) []result {
 	checks[last].Status, checks[last].Evidence = inventory.CheckFail, []string{err.Error()}
 	checks[last].Code = first(codeOf(err), checks[last].Code)
 	var all []result
-	for _, c := range append(append(checks, vsphere.Checks()...), inside()...) {
+	for _, c := range slices.Concat(checks, vsphere.Checks(), remembered(), inside()) {
 		if c.Status == inventory.CheckUnknown {
 			c.Evidence = []string{"not reached"}
 		}
@@ -217,11 +229,14 @@ func (p *patient) examine(ctx context.Context, x examination) (examination, erro
 		bad := c.Status != inventory.CheckOK
 		p.ready = p.ready && !(bad && (c.ID == "power" || c.ID == "guest_operations"))
 	}
+	past := remembered()
+	p.runs(ctx, &past[0], &past[1])
+	p.history(ctx, &past[2])
 	rest := inside()
 	for i, look := range []func(context.Context, *inventory.Check){p.agent, p.host, p.login, p.port} {
 		look(ctx, &rest[i])
 	}
-	for _, c := range append(append(checks, table...), rest...) {
+	for _, c := range slices.Concat(checks, table, past, rest) {
 		x.Checks = append(x.Checks, newResult(c))
 	}
 	return x, ctx.Err()
@@ -251,6 +266,47 @@ func (p *patient) certificate(ctx context.Context, c *inventory.Check) {
 	default:
 		found(c, inventory.CheckOK, "SHA-256 "+seen.Thumbprint, "valid until "+seen.NotAfter.UTC().Format(time.DateOnly))
 	}
+}
+
+// runs looks for what other runs left open on the VM; what a run that still works has open is its own business.
+func (p *patient) runs(ctx context.Context, unfinished, active *inventory.Check) {
+	owner, works, err := p.store.Active(ctx, p.vm.InstanceUUID)
+	if err != nil {
+		failed(active, err)
+		failed(unfinished, err)
+		return
+	}
+	found(active, inventory.CheckOK)
+	if works {
+		busy := statefile.ActiveError{VM: p.vm.InstanceUUID, Owner: owner}
+		found(active, inventory.CheckWarn, busy.Error())
+	}
+	open, err := p.store.Intents(ctx, p.vm.InstanceUUID)
+	if err != nil {
+		failed(unfinished, err)
+		return
+	}
+	found(unfinished, inventory.CheckOK)
+	for _, i := range open {
+		if !works || i.Run != owner.Run {
+			found(unfinished, inventory.CheckFail, append(unfinished.Evidence, fmt.Sprintf("%s %s of run %s", i.Kind, i.Subject, i.Run))...)
+		}
+	}
+}
+
+// history decides from the VM's last windows as a run does, which takes a delay for a refusal.
+func (p *patient) history(ctx context.Context, c *inventory.Check) {
+	windows, err := p.store.Windows(ctx, p.vm.InstanceUUID)
+	if err != nil {
+		failed(c, err)
+		return
+	}
+	d := admission.Decide(windows, freezewindow.DefaultBudget().ThawBy(), "")
+	if d.Word != admission.Admit {
+		found(c, inventory.CheckFail, d.Reason)
+		return
+	}
+	found(c, inventory.CheckOK, d.Reason)
 }
 
 func (p *patient) agent(_ context.Context, c *inventory.Check) {
@@ -289,9 +345,8 @@ func (p *patient) login(ctx context.Context, c *inventory.Check) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, guestLoginLimit)
 	defer cancel()
-	ops := vsphere.NewGuestOps(p.endpoint, p.vm, func(context.Context) (*url.Userinfo, error) { return p.account, nil })
-	err := once(ctx, p.store, guestCredential(p.vm, p.account), p.account, "SF3001", func() error { return ops.Validate(ctx) })
-	if err != nil {
+	ops, _ := newLogon(p.endpoint, p.store, p.vm, p.account)
+	if err := ops.Validate(ctx); err != nil {
 		failed(c, err)
 		return
 	}

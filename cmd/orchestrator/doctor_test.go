@@ -2,16 +2,21 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/stillframe/stillframe/pkg/admission"
 	"github.com/stillframe/stillframe/pkg/advice"
 	"github.com/stillframe/stillframe/pkg/inventory"
+	"github.com/stillframe/stillframe/pkg/statefile"
 	"github.com/stillframe/stillframe/pkg/vsphere"
 )
 
@@ -122,7 +127,7 @@ func TestDoctorOnTheHealthy(t *testing.T) {
 			t.Errorf("%s = %v %v, want ok", r.ID, r.Status, r.Evidence)
 		}
 	}
-	if got, want := len(x.Checks), len(entrance())+len(vsphere.Checks())+len(inside()); got != want {
+	if got, want := len(x.Checks), len(entrance())+len(vsphere.Checks())+len(remembered())+len(inside()); got != want {
 		t.Errorf("%d rows, want %d", got, want)
 	}
 	env["GOVC_GUEST_LOGIN"] = "root:not this one"
@@ -155,6 +160,51 @@ func TestDoctorOnTheHealthy(t *testing.T) {
 	if got := wrong(x); o.exit != exitPreflight || !slices.Equal(got, []string{"vcenter_answer:fail:SF2004"}) {
 		t.Errorf("without a vCenter: exit status %d, %v", o.exit, got)
 	}
+}
+
+// TestDoctorRemembers tells what the state folder has against a run: what another run left open, who works on the VM now,
+// windows that were too long.
+func TestDoctorRemembers(t *testing.T) {
+	store, err := statefile.Open(filepath.Join(t.TempDir(), "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := patient{store: store, vm: inventory.VM{InstanceUUID: "1"}}
+	ask := func(want ...string) {
+		t.Helper()
+		past := remembered()
+		p.runs(t.Context(), &past[0], &past[1])
+		p.history(t.Context(), &past[2])
+		var x examination
+		for _, c := range past {
+			x.Checks = append(x.Checks, newResult(c))
+			if c.Status != inventory.CheckOK && len(c.Evidence) == 0 {
+				t.Errorf("%s = %v without evidence", c.ID, c.Status)
+			}
+		}
+		if got := wrong(x); !slices.Equal(got, want) && len(got)+len(want) > 0 {
+			t.Errorf("the doctor remembers %v, want %v", got, want)
+		}
+	}
+	ask()
+	own := statefile.Intent{Kind: statefile.Snapshot, Subject: "stillframe-1-2", Run: "now", VM: "1"}
+	old := statefile.Intent{Kind: statefile.Folder, Subject: "/var/lib/stillframe/agent/x", Run: "before", VM: "1"}
+	long := admission.Sample{At: time.Now(), Freeze: time.Second, Snapshot: 30 * time.Second, Thaw: time.Second}
+	err = errors.Join(store.Acquire(t.Context(), "1", "now"), store.Intend(t.Context(), own))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask("run_active:warn:SF1103")
+	if err := errors.Join(store.Release(t.Context(), "1", "now"), store.Settle(t.Context(), own), store.Intend(t.Context(), old)); err != nil {
+		t.Fatal(err)
+	}
+	ask("run_unfinished:fail:SF2304")
+	if err := errors.Join(store.Settle(t.Context(), old), store.Record(t.Context(), "1", long)); err != nil {
+		t.Fatal(err)
+	}
+	ask("history:fail:SF4010")
+	p.vm.InstanceUUID = "2"
+	ask()
 }
 
 // TestAgentPort tells a closed port, which is fine, from an address that is not known.
@@ -267,7 +317,7 @@ func TestPreflightPage(t *testing.T) {
 	const path, begin, end = "../../docs/preflight.md", "<!-- table -->\n", "<!-- end -->\n"
 	var b strings.Builder
 	b.WriteString("\n| id | ok means | else | what to do |\n|---|---|---|---|\n")
-	for _, c := range slices.Concat(entrance(), vsphere.Checks(), inside()) {
+	for _, c := range slices.Concat(entrance(), vsphere.Checks(), remembered(), inside()) {
 		steps := strings.Join(advice.Explain(advice.Code(c.Code)).Next, "; ")
 		fmt.Fprintf(&b, "| `%s` | %s | [%s](errors.md#%s) | %s |\n", c.ID, c.Title, c.Code, strings.ToLower(c.Code), strings.ReplaceAll(steps, "|", "\\|"))
 	}

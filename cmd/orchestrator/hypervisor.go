@@ -51,29 +51,33 @@ type guests struct {
 var _ backup.Guests = guests{}
 
 func (g guests) Open(ctx context.Context, vm inventory.VM, run string, epoch uint64) (*guest.Deployment, error) {
-	access, _ := operations(g.endpoint, vm, g.account, ledger{g.store, statefile.Intent{
-		Run: run, Epoch: epoch, VCenter: g.vcenter, VM: vm.InstanceUUID, Path: vm.Path, Moref: vm.Moref,
-	}})
-	d := guest.Deployer{Access: access, Payload: g.payload, Port: g.port}
+	about := statefile.Intent{Run: run, Epoch: epoch, VCenter: g.vcenter, VM: vm.InstanceUUID, Path: vm.Path, Moref: vm.Moref}
+	ops, _ := newLogon(g.endpoint, g.store, vm, g.account)
+	d := guest.Deployer{Access: guestops.NewRecorded(ops, ledger{g.store, about}), Payload: g.payload, Port: g.port}
 	t := guest.Target{Addresses: vm.Addresses, VMUUID: vm.UUID, Run: run, Epoch: epoch}
 	if g.address != "" {
 		t.Addresses = []string{g.address}
 	}
-	deployment := &guest.Deployment{}
-	err := once(ctx, g.store, guestCredential(vm, g.account), g.account, "SF3001", func() (err error) {
-		deployment, err = d.Open(ctx, t)
-		return err
-	})
-	return deployment, err
+	return d.Open(ctx, t)
 }
 
-// operations are the guest operations of one VM and the road that they make. The ledger may be nil.
-func operations(e *vsphere.Endpoint, vm inventory.VM, account *url.Userinfo, l guest.Ledger) (*guestops.Access, *vsphere.GuestOps) {
+// logon tries the guest's account at most once while its password is refused. Only vCenter's answer to the logon itself
+// counts, never what a guest says.
+type logon struct {
+	guestops.Operations
+	store      *statefile.Store
+	credential string
+	account    *url.Userinfo
+}
+
+func (l logon) Validate(ctx context.Context) error {
+	return once(ctx, l.store, l.credential, l.account, "SF3001", func() error { return l.Operations.Validate(ctx) })
+}
+
+// newLogon makes the guest operations of one VM.
+func newLogon(e *vsphere.Endpoint, store *statefile.Store, vm inventory.VM, account *url.Userinfo) (logon, *vsphere.GuestOps) {
 	ops := vsphere.NewGuestOps(e, vm, func(context.Context) (*url.Userinfo, error) { return account, nil })
-	if l == nil {
-		return guestops.New(ops), ops
-	}
-	return guestops.NewRecorded(ops, l), ops
+	return logon{ops, store, guestCredential(vm, account), account}, ops
 }
 
 // guestCredential names the account in the guest, for what is remembered of refused passwords. root is each guest's own;

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stillframe/stillframe/pkg/backup"
+	"github.com/stillframe/stillframe/pkg/guest/guestops"
 	"github.com/stillframe/stillframe/pkg/inventory"
 	"github.com/stillframe/stillframe/pkg/statefile"
 	"github.com/stillframe/stillframe/pkg/vsphere"
@@ -60,6 +61,13 @@ func (c *cli) recover(ctx context.Context, f recoverFlags) error {
 	recovery := backup.NewRecovery(intents, f.dryRun)
 	switch {
 	case len(intents) == 0:
+		if err := othersOpen(ctx, store, f.vm); err != nil {
+			explain(c.stderr, err)
+			if c.exit = exitOf(err); f.output == "json" {
+				return writeJSON(c.stdout, recovery)
+			}
+			return nil
+		}
 	case f.dryRun:
 		recovery.Leave(nil)
 	default:
@@ -74,6 +82,20 @@ func (c *cli) recover(ctx context.Context, f recoverFlags) error {
 		return writeJSON(c.stdout, recovery)
 	}
 	return writeRecovery(c.stdout, recovery)
+}
+
+// othersOpen is an error when nothing is open of the VM that was asked for, but something is of others: the name may have
+// been mistyped.
+func othersOpen(ctx context.Context, store *statefile.Store, vm string) error {
+	if vm == "" {
+		return nil
+	}
+	all, err := backup.List(ctx, store, "")
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	return &backup.Refusal{SF: "SF2009", Err: fmt.Errorf(
+		"nothing is open of a VM %q, but %d of other VMs: \"stillframe recover --dry-run\" lists them", vm, len(all))}
 }
 
 // takeAway recovers what is open.
@@ -95,7 +117,7 @@ func (c *cli) takeAway(ctx context.Context, f recoverFlags, store *statefile.Sto
 	r := backup.Recoverer{
 		Hypervisor: hypervisor{endpoint, snapshots}, Tasks: snapshots, Memory: store,
 		Guests: cleaner{endpoint, c.guestAccount, store},
-		Log:    c.logger(), Run: id.String(), TaskLimit: f.taskLimit, Forget: f.forget,
+		Log:    c.logger(), Run: id.String(), TaskLimit: f.taskLimit, Forget: f.forget, VCenter: options.URL.Host,
 	}
 	recovery := r.Recover(ctx, intents)
 	if left := endpoint.Close(context.WithoutCancel(ctx)); left != nil {
@@ -105,14 +127,17 @@ func (c *cli) takeAway(ctx context.Context, f recoverFlags, store *statefile.Sto
 }
 
 // exitOfRecovery gives the exit status of a recovery. A VM that was asked for and on which a run works is locked; without
-// --vm it is only named, because that run cleans up behind itself.
+// --vm it is only named, because that run cleans up behind itself. So is what belongs to another vCenter.
 func exitOfRecovery(r backup.Recovery, one bool) int {
 	if len(r.Leftovers) > 0 {
 		return exitRecovery
 	}
 	for _, t := range r.Things {
-		if one && t.State == backup.Active {
+		switch {
+		case one && t.State == backup.Active:
 			return exitLocked
+		case one && t.State == backup.Elsewhere:
+			return exitRecovery
 		}
 	}
 	return exitOK
@@ -149,8 +174,6 @@ func (g cleaner) Clear(ctx context.Context, vm inventory.VM, folder string, star
 	if err != nil {
 		return err
 	}
-	access, ops := operations(g.endpoint, vm, account, nil)
-	return once(ctx, g.store, guestCredential(vm, account), account, "SF3001", func() error {
-		return access.Clear(ctx, ops, folder, started)
-	})
+	ops, processes := newLogon(g.endpoint, g.store, vm, account)
+	return guestops.New(ops).Clear(ctx, processes, folder, started)
 }

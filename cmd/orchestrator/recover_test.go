@@ -134,6 +134,22 @@ func TestRecoverLeavesForeign(t *testing.T) {
 	if exit != exitRecovery || !slices.Equal(kinds(r, backup.Open), []statefile.Kind{statefile.Folder, statefile.Snapshot}) {
 		t.Errorf("exit status %d, open %v, want %d, the folder that is none of ours and the snapshot of a VM that is not there", exit, kinds(r, backup.Open), exitRecovery)
 	}
+	for vm, want := range map[string]int{"mistyped": exitNoMatch, vm.Moref: exitRecovery} {
+		o := operate(t, env, nil, "recover", "--vm", vm, "--dry-run")
+		if o.exit != want || strings.Contains(o.stderr, "but 2 of other VMs") != (want == exitNoMatch) || strings.Contains(o.stdout, "nothing to recover") {
+			t.Errorf("recover --vm %s: exit status %d, want %d", vm, o.exit, want)
+		}
+	}
+	other := statefile.Intent{Kind: statefile.Snapshot, Subject: backup.SnapshotPrefix + "x-2", VCenter: "vc.example", VM: "50000000-0000-0000-0000-000000000001", Path: "/DC0/vm/far", At: time.Now()}
+	if err := store.Intend(t.Context(), other); err != nil {
+		t.Fatal(err)
+	}
+	if r, exit := recovery(t, env, "--vm", "far", "--forget"); exit != exitRecovery || len(kinds(r, backup.Elsewhere)) != 1 || len(r.Leftovers) > 0 {
+		t.Errorf("recover of another vCenter's: exit status %d, things %v, want %d and it named", exit, r.Things, exitRecovery)
+	}
+	if err := store.Settle(t.Context(), other); err != nil {
+		t.Fatal(err)
+	}
 	if r, exit := recovery(t, env, "--vm", "deleted", "--forget"); exit != exitOK || !slices.Equal(kinds(r, backup.Forgotten), []statefile.Kind{statefile.Snapshot}) {
 		t.Errorf("recover --forget: exit status %d, forgotten %v, want 0 and the snapshot", exit, kinds(r, backup.Forgotten))
 	}

@@ -39,7 +39,7 @@ var imports = map[string][]string{
 	"pkg/metrics":        {"pkg/admission", "pkg/backup", "pkg/freezewindow"},
 	"pkg/backup":         {"pkg/inventory", "pkg/freezewindow", "pkg/guest", "pkg/advice", "pkg/admission", "pkg/statefile"},
 	"cmd/orchestrator": {
-		"pkg/advice", "pkg/agent/protocol", "pkg/backup", "pkg/freezewindow", "pkg/guest", "pkg/guest/guestops", "pkg/inventory", "pkg/metrics",
+		"pkg/admission", "pkg/advice", "pkg/agent/protocol", "pkg/backup", "pkg/freezewindow", "pkg/guest", "pkg/guest/guestops", "pkg/inventory", "pkg/metrics",
 		"pkg/statefile", "pkg/vsphere",
 	},
 	"cmd/agent":     {"pkg/agent", "pkg/agent/fsfreeze", "pkg/agent/hook", "pkg/agent/protocol"},

@@ -88,7 +88,10 @@ func hookEnded(s State, at time.Duration, e HookEnded) (State, []Command) {
 	switch {
 	case e.Point == PointPrepare:
 		s.hook.names, s.hook.preTo = e.Installed, e.Holding > 0
-		if s.Name != Arming { // aborted meanwhile
+		switch {
+		case s.Name != Arming && len(e.Installed) == 0: // aborted meanwhile, and post-thaw will not come
+			return s.hooksDone()
+		case s.Name != Arming:
 			return s, nil
 		}
 		if e.Err != nil {

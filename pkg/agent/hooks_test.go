@@ -102,6 +102,12 @@ func TestHooksStep(t *testing.T) {
 		{"ABORT while prepare runs", with(begin, ms(2100), word(3, &protocol.Abort{}), ms(2200), agent.HooksReleased{}, ms(2300), hookEnded("prepare", errors.New("killed")), ms(2900), hookEnded("post-thaw", nil)), append(
 			slices.Clone(armed), "CLOSED Release end:2.1s", "CLOSED", "CLOSED run:post-thaw:false", "CLOSED ABORT",
 		)},
+		{"ABORT while prepare finds no hooks", with(begin, ms(2100), word(3, &protocol.Abort{}), ms(2200), agent.HookEnded{Point: "prepare"}, ms(2300), agent.HooksReleased{}), append(
+			slices.Clone(armed), "CLOSED Release end:2.1s", "CLOSED ABORT", "CLOSED",
+		)},
+		{"service stop while prepare finds no hooks", with(begin, ms(2100), agent.ServiceStop{}, ms(2200), agent.HookEnded{Point: "prepare"}), append(
+			slices.Clone(armed), "CLOSED Release end:2.1s", "CLOSED Leave",
+		)},
 		{"service stop in READY", with(ready, ms(3500), agent.ServiceStop{}, ms(4000), hookEnded("post-thaw", nil)), append(
 			slices.Clone(prepared), "CLOSED Release run:post-thaw:false", "CLOSED Leave",
 		)},

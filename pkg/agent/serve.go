@@ -41,11 +41,13 @@ type Agent struct {
 	session string // the session that q counts in
 	q       uint64
 
-	calls chan func() // Prepare, Freeze and Release, one after the other
-	group sync.WaitGroup
-	ring  ring
-	gap   gap
-	gc    int
+	// unprepare ends a Prepare that is under way.
+	unprepare context.CancelFunc
+	calls     chan func() // Prepare, Freeze and Release, one after the other
+	group     sync.WaitGroup
+	ring      ring
+	gap       gap
+	gc        int
 }
 
 type timed struct {
@@ -180,8 +182,11 @@ func (a *Agent) do(ctx context.Context, commands []Command) {
 func (a *Agent) call(ctx context.Context, c Command) {
 	switch c := c.(type) {
 	case Prepare:
+		preparing, cancel := context.WithCancel(ctx)
+		a.unprepare = cancel
 		a.calls <- func() {
-			p, err := a.o.Freezer.Prepare(ctx, PrepareRequest{
+			defer cancel()
+			p, err := a.o.Freezer.Prepare(preparing, PrepareRequest{
 				Volumes: c.Volumes, Deadman: c.Deadman, Broken: func() { a.post(0, NetLost{}) },
 			})
 			runtime.GC()
@@ -201,6 +206,9 @@ func (a *Agent) call(ctx context.Context, c Command) {
 		})
 	case Release:
 		a.collect()
+		if a.unprepare != nil {
+			a.unprepare() // a long flush must not keep a session that is over
+		}
 		a.calls <- func() {
 			if err := a.o.Freezer.Close(); err != nil {
 				a.ring.note(time.Since(a.start), err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,6 +62,9 @@ const (
 	AdmissionRefuse Admission = "refuse"
 	AdmissionWarn   Admission = "warn"
 )
+
+// refusalLife is how long a window can refuse later ones: a VM that is always refused measures no new ones.
+const refusalLife = 7 * 24 * time.Hour
 
 // begin makes this run the only one on its VM, and refuses a VM on which another run left something.
 func (x *run) begin(ctx context.Context) error {
@@ -137,10 +141,24 @@ func (x *run) admit(ctx context.Context) error {
 			}
 		}
 	}
-	d := admission.Decide(samples, limit, strings.Join(busy, ", "))
+	d := decide(samples, limit, strings.Join(busy, ", "))
 	x.need = d.Need
 	x.result.admit(d)
 	return x.decided(d.Word, d.Code, d.Reason)
+}
+
+// decide refuses for what earlier windows took only when those of the refusalLife say so by themselves.
+func decide(samples []admission.Sample, limit time.Duration, busy string) admission.Decision {
+	d := admission.Decide(samples, limit, busy)
+	if d.Code != "SF4010" {
+		return d
+	}
+	recent := slices.DeleteFunc(slices.Clone(samples), func(s admission.Sample) bool { return time.Since(s.At) > refusalLife })
+	if again := admission.Decide(recent, limit, busy); again.Word == admission.Admit {
+		again.Reason += "; older windows took too long, but refuse for 7 days only"
+		return again
+	}
+	return d
 }
 
 // decided refuses what admission does not admit, or says that the run goes on all the same.

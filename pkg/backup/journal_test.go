@@ -43,7 +43,10 @@ func (n *notebook) Settle(ctx context.Context, intents ...statefile.Intent) erro
 }
 
 func (n *notebook) Intents(context.Context, string) ([]statefile.Intent, error) {
-	return slices.Clone(n.open), n.h.call("intents")
+	if err := n.h.call("intents"); err != nil {
+		return nil, err
+	}
+	return slices.Clone(n.open), nil
 }
 
 func (n *notebook) Acquire(context.Context, string, string) error { return n.h.call("acquire") }
@@ -72,6 +75,7 @@ func TestRunWithMemory(t *testing.T) {
 	ended := []string{"settle", "release"}
 	start := []string{"find", "acquire", "intents", "windows", "tasks", "intend", "prepare"}
 	whole := append(slices.Clone(start), "ready", "create", "remove", "close", "settle", "release", "record")
+	old := []admission.Sample{{At: time.Date(1999, 12, 24, 0, 0, 0, 0, time.UTC), Freeze: time.Second, Snapshot: time.Minute, Thaw: time.Second}} // a bubble begins in 2000
 	slow := []admission.Sample{{At: time.Now(), Freeze: time.Second, Snapshot: 20 * time.Second, Thaw: time.Second}}
 	for name, c := range map[string]struct {
 		change func(*hypervisor, *notebook, *Plan)
@@ -81,6 +85,16 @@ func TestRunWithMemory(t *testing.T) {
 		word   admission.Word
 	}{
 		"well": {func(*hypervisor, *notebook, *Plan) {}, "-", whole, false, admission.Admit},
+		"switched off": {
+			func(h *hypervisor, _ *notebook, _ *Plan) { h.vm.PowerState = "poweredOff" }, "SF2112",
+			[]string{"find"},
+			false, "",
+		},
+		"no instance UUID": {
+			func(h *hypervisor, _ *notebook, _ *Plan) { h.vm.InstanceUUID = "" }, "SF2111",
+			[]string{"find"},
+			false, "",
+		},
 		"another run": {
 			func(h *hypervisor, _ *notebook, _ *Plan) { h.fail["acquire"] = codedError{code: "SF1103"} }, "SF1103",
 			[]string{"find", "acquire"},
@@ -100,6 +114,9 @@ func TestRunWithMemory(t *testing.T) {
 			func(_ *hypervisor, n *notebook, _ *Plan) { n.windows = slow }, "SF4010",
 			[]string{"find", "acquire", "intents", "windows", "tasks", "release"},
 			false, admission.Refuse,
+		},
+		"did not fit more than a week ago": {
+			func(_ *hypervisor, n *notebook, _ *Plan) { n.windows = old }, "-", whole, false, admission.Admit,
 		},
 		"will not fit, told to go on": {
 			func(_ *hypervisor, n *notebook, p *Plan) { n.windows, p.Admission = slow, AdmissionWarn }, "-", whole, false, admission.Refuse,

@@ -38,11 +38,10 @@ const (
 	checkPause = 3 * time.Second
 )
 
-// preflight refuses, before anything is touched, what cannot end in a consistent snapshot: by what Find told first, then
-// by the table. A task on the VM is waited for. What only warns becomes a finding of the run.
+// preflight refuses by the table, before anything is touched, what cannot end in a consistent snapshot. A task on the VM is waited for. What only warns becomes a finding of the run.
 func (x *run) preflight(ctx context.Context) error {
-	if err := preflight(x.vm); err != nil || x.Checks == nil {
-		return err
+	if x.Checks == nil {
+		return nil
 	}
 	begun := time.Now()
 	for {
@@ -98,6 +97,8 @@ func preflight(vm inventory.VM) error {
 	switch {
 	case vm.Template:
 		return refuse("SF2111", "it is a template")
+	case vm.InstanceUUID == "": // everything that lasts from run to run is kept under it
+		return refuse("SF2111", "it has no instance UUID")
 	case vm.ConnectionState != "" && vm.ConnectionState != "connected":
 		return refuse("SF2111", "its connection state is %s", vm.ConnectionState)
 	case vm.PowerState != "poweredOn":

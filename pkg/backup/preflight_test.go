@@ -30,6 +30,7 @@ func TestPreflight(t *testing.T) {
 		"state not told":           {func(vm *inventory.VM) { vm.ConnectionState = "" }, ""},
 		"family not told":          {func(vm *inventory.VM) { vm.GuestFamily = "" }, ""},
 		"a template":               {func(vm *inventory.VM) { vm.Template = true }, "SF2111"},
+		"no instance UUID":         {func(vm *inventory.VM) { vm.InstanceUUID = "" }, "SF2111"},
 		"orphaned":                 {func(vm *inventory.VM) { vm.ConnectionState = "orphaned" }, "SF2111"},
 		"inaccessible":             {func(vm *inventory.VM) { vm.ConnectionState = "inaccessible" }, "SF2111"},
 		"switched off":             {func(vm *inventory.VM) { vm.PowerState = "poweredOff" }, "SF2112"},

@@ -19,10 +19,8 @@ import (
 // Limits of a recovery, each of its own step.
 const (
 	clearLimit = 90 * time.Second
-	// taskPause is between two looks at tasks that have not ended; an intent younger than fresh is looked for twice, because
-	// the call of a process that was killed a moment ago may not have become a task yet.
+	// taskPause is between two looks: at tasks that have not ended, and at a VM without the snapshot.
 	taskPause = time.Second
-	fresh     = time.Minute
 )
 
 // Cleaner takes away what a dead run left in a guest.
@@ -43,6 +41,8 @@ type Recoverer struct {
 	Run string
 	// TaskLimit bounds the wait for a snapshot task that has not ended.
 	TaskLimit time.Duration
+	// VCenter is the host that Hypervisor works on, as intents have it. What was written down for another one is left alone.
+	VCenter string
 	// Forget strikes out what belongs to a VM that vCenter does not know any more.
 	Forget bool
 }
@@ -61,11 +61,12 @@ type State string
 // The states.
 const (
 	// Gone is proved to be gone; Open is there or may be; Active belongs to a run that works right now; Forgotten was struck
-	// out because its VM is gone.
+	// out because its VM is gone; Elsewhere is as good as open, but on another vCenter.
 	Gone      State = "gone"
 	Open      State = "open"
 	Active    State = "active"
 	Forgotten State = "forgotten"
+	Elsewhere State = "elsewhere"
 )
 
 // Thing is one thing that a run had been about to make.
@@ -133,25 +134,37 @@ func (r *Recovery) name() {
 func (r Recoverer) Recover(ctx context.Context, intents []statefile.Intent) Recovery {
 	out := NewRecovery(nil, false)
 	var vms []string
+	known := map[string][]statefile.Intent{}
 	for _, i := range intents {
 		if !slices.Contains(vms, i.VM) {
 			vms = append(vms, i.VM)
 		}
+		known[i.VM] = append(known[i.VM], i)
 	}
 	for _, vm := range vms {
-		out.Things = append(out.Things, r.one(ctx, vm)...)
+		out.Things = append(out.Things, r.one(ctx, vm, known[vm])...)
 	}
 	out.name()
 	return out
 }
 
-// one recovers one VM.
-func (r Recoverer) one(ctx context.Context, uuid string) []Thing {
+// one recovers one VM, of which known was open a moment ago. When that cannot be read again, known is named as open.
+func (r Recoverer) one(ctx context.Context, uuid string, known []statefile.Intent) []Thing {
 	acquired := r.Memory.Acquire(ctx, uuid, r.Run)
 	intents, err := r.Memory.Intents(ctx, uuid) // again, because a run may have ended in between
+	if err != nil {
+		intents = known
+	}
 	things := make([]Thing, len(intents))
 	for n, i := range intents {
 		things[n] = thing(i)
+	}
+	if acquired == nil {
+		defer func() {
+			if err := r.Memory.Release(context.WithoutCancel(ctx), uuid, r.Run); err != nil {
+				r.Log.Warn("the VM stays marked as worked on until this process has ended", zap.Error(err))
+			}
+		}()
 	}
 	if err := errors.Join(acquired, err); err != nil {
 		for n := range things {
@@ -162,13 +175,10 @@ func (r Recoverer) one(ctx context.Context, uuid string) []Thing {
 		}
 		return things
 	}
-	defer func() {
-		if err := r.Memory.Release(context.WithoutCancel(ctx), uuid, r.Run); err != nil {
-			r.Log.Warn("the VM stays marked as worked on until this process has ended", zap.Error(err))
-		}
-	}()
 	p := patient{Recoverer: r, intents: intents, cleared: map[string]error{}}
-	p.vm, p.lost = r.find(ctx, uuid)
+	if slices.ContainsFunc(intents, r.here) {
+		p.vm, p.lost = r.find(ctx, uuid)
+	}
 	for _, kind := range []statefile.Kind{statefile.Folder, statefile.Process, statefile.Snapshot} {
 		for n := range things {
 			if things[n].Kind == kind {
@@ -178,6 +188,14 @@ func (r Recoverer) one(ctx context.Context, uuid string) []Thing {
 	}
 	return things
 }
+
+// elsewhere says whether i was written down for another vCenter: what this one does not have proves nothing there, not
+// even when a copy of the VM is here.
+func (r Recoverer) elsewhere(i statefile.Intent) bool {
+	return r.VCenter != "" && i.VCenter != "" && !strings.EqualFold(r.VCenter, i.VCenter)
+}
+
+func (r Recoverer) here(i statefile.Intent) bool { return !r.elsewhere(i) }
 
 func (r Recoverer) find(ctx context.Context, uuid string) (inventory.VM, error) {
 	vm, err := r.Hypervisor.Find(ctx, uuid)
@@ -200,12 +218,16 @@ type patient struct {
 
 // finish takes one thing away and strikes it out.
 func (p patient) finish(ctx context.Context, t *Thing, i statefile.Intent) {
+	if p.elsewhere(i) {
+		t.State, t.Text = Elsewhere, fmt.Sprintf("it belongs to vCenter %s, this is %s: give that one", i.VCenter, p.VCenter)
+		return
+	}
 	err, state := p.lost, Gone
 	switch {
 	case guest.CodeOf(err) == "SF2009" && p.Forget:
 		err, state = nil, Forgotten
 	case guest.CodeOf(err) == "SF2009":
-		err = fmt.Errorf("%w; it was on %s: give that vCenter, or --forget when the VM was deleted", err, i.VCenter)
+		err = fmt.Errorf("%w: give --forget when the VM was deleted", err)
 	case err != nil:
 	case i.Kind == statefile.Snapshot:
 		err = p.snapshot(ctx, p.vm, i)
@@ -240,14 +262,16 @@ func (p patient) agent(ctx context.Context, folder string) error {
 	return p.cleared[folder]
 }
 
-// snapshot waits for unfinished tasks, then removes the snapshot of exactly this name, if there is one.
+// snapshot waits for unfinished tasks, then removes the snapshot of exactly this name, if there is one. One that is not
+// there is looked for twice, however old its intent is: the call may have been sent long after that and not have become a
+// task yet.
 func (r Recoverer) snapshot(ctx context.Context, vm inventory.VM, i statefile.Intent) error {
 	if err := r.quiet(ctx, vm); err != nil {
 		return err
 	}
 	found, err := r.named(ctx, vm, i.Subject)
-	if err == nil && len(found) == 0 && time.Since(i.At) < fresh {
-		if err := wait(ctx, 2*taskPause); err != nil {
+	if err == nil && len(found) == 0 {
+		if err := wait(ctx, taskPause); err != nil {
 			return err
 		}
 		if err := r.quiet(ctx, vm); err != nil {

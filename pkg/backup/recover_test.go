@@ -41,7 +41,7 @@ func TestRecover(t *testing.T) {
 		},
 		"nothing is there": {
 			func(h *hypervisor, _ *notebook, _ *Recoverer) { h.snapshots = nil }, all, "",
-			[]string{"find", "clear", "tasks", "look", "tasks", "look"}, // twice: the intent is young
+			[]string{"find", "clear", "tasks", "look", "tasks", "look"}, // twice, however old the intent is
 		},
 		"the snapshot is another's": {
 			func(h *hypervisor, _ *notebook, _ *Recoverer) { h.snapshots[0].Name = name + "1" }, all, "",
@@ -92,6 +92,32 @@ func TestRecover(t *testing.T) {
 			"SF2004",
 			[]string{"find"},
 		},
+		"all of it is another vCenter's, told to forget": {
+			func(h *hypervisor, n *notebook, r *Recoverer) {
+				h.fail["find"], r.Forget, r.VCenter = codedError{code: "SF2009"}, true, "vc2.example"
+				for i := range n.open {
+					n.open[i].VCenter = "vc1.example"
+				}
+			},
+			[]string{"elsewhere", "elsewhere", "elsewhere"},
+			"",
+			[]string{},
+		},
+		"the snapshot is another vCenter's": {
+			func(_ *hypervisor, n *notebook, r *Recoverer) {
+				r.VCenter = "vc2.example"
+				n.open[0].VCenter, n.open[2].VCenter = "VC2.example", "vc1.example"
+			},
+			[]string{"gone", "gone", "elsewhere"},
+			"",
+			[]string{"find", "clear"},
+		},
+		"it cannot be read again": {
+			func(h *hypervisor, _ *notebook, _ *Recoverer) { h.fail["intents"] = codedError{code: "SF1102"} },
+			[]string{"open", "open", "open"},
+			"SF1102",
+			[]string{},
+		},
 		"a run works there": {
 			func(h *hypervisor, _ *notebook, _ *Recoverer) { h.fail["acquire"] = codedError{code: "SF1103"} },
 			[]string{"active", "active", "active"},
@@ -115,7 +141,7 @@ func TestRecover(t *testing.T) {
 				for _, i := range []statefile.Intent{
 					{Kind: statefile.Folder, Subject: "/d"}, {Kind: statefile.Process, Subject: "/d"}, {Kind: statefile.Snapshot, Subject: name},
 				} {
-					i.VM, i.Path, i.At = vm.InstanceUUID, vm.Path, time.Now()
+					i.VM, i.Path, i.At = vm.InstanceUUID, vm.Path, time.Now().Add(-time.Hour)
 					n.open = append(n.open, i)
 				}
 				guest := &cleared{h: h}
@@ -123,9 +149,21 @@ func TestRecover(t *testing.T) {
 				c.change(h, n, &r)
 				others := len(h.snapshots) - 1
 				got := r.Recover(t.Context(), slices.Clone(n.open))
-				states := []string{}
+				states, stay := []string{}, 0
 				for _, thing := range got.Things {
 					states = append(states, string(thing.State))
+					if thing.State == Elsewhere {
+						stay++
+						if !strings.Contains(thing.Text, "vCenter vc1.example") {
+							t.Errorf("%s %s says %q, want its vCenter", thing.Kind, thing.Subject, thing.Text)
+						}
+					}
+				}
+				if stay > len(n.open) {
+					t.Errorf("%d intents are left, want the %d of another vCenter", len(n.open), stay)
+				}
+				if a, r := slices.Contains(h.calls, "acquire") && h.fail["acquire"] == nil, slices.Contains(h.calls, "release"); a != r {
+					t.Errorf("the VM was acquired: %t, let go of: %t", a, r)
 				}
 				if diff := cmp.Diff(c.states, states); diff != "" {
 					t.Errorf("states (-want +got):\n%s", diff)

@@ -140,6 +140,9 @@ func (x *run) find(ctx context.Context) (err error) {
 	}
 	x.result.VM = VM{x.vm.Name, x.vm.Path, x.vm.Moref, x.vm.InstanceUUID}
 	x.Log.Info("found", zap.String("vm", x.vm.Path), zap.String("moref", x.vm.Moref))
+	if err := preflight(x.vm); err != nil {
+		return err
+	}
 	if err := x.begin(ctx); err != nil {
 		return err
 	}
@@ -215,7 +218,7 @@ func (x *run) release(ctx context.Context, w freezewindow.Report, began time.Tim
 		released, err := x.guest.Rescue(ctx)
 		if err != nil {
 			x.Log.Error("the guest may still be frozen: it could not be thawed from outside", zap.Error(err))
-			x.result.Leftovers = append(x.result.Leftovers, "the guest could not be asked whether it is free: "+err.Error())
+			// Leaving the guest tries once more, and names it as a leftover when that fails too.
 			return &Refusal{"SF4919", fmt.Errorf("thaw the guest once more: %w", err)}
 		}
 		x.result.rescued(released, time.Since(began))

@@ -15,9 +15,9 @@ const DefaultPort = 6465
 // Limits of a deployment, no two equal.
 const (
 	pushLimit    = 60 * time.Second
-	startLimit   = 31 * time.Second
+	startLimit   = 66 * time.Second
 	cleanupLimit = 25 * time.Second
-	rescueLimit  = 24 * time.Second
+	rescueLimit  = 59 * time.Second
 	// certificateLife outlives every run: 24 h of transfer at most.
 	certificateLife = 48 * time.Hour
 )
@@ -50,6 +50,8 @@ type Deployment struct {
 	Left error
 	// Attempts are all tries so far.
 	Attempts []Attempt
+	// held is true after a Rescue that failed: the guest may be frozen, and only the agent in it can thaw it.
+	held bool
 }
 
 // Open pushes the agent, starts it and connects to it. With an error everything that was put into the guest is removed
@@ -130,10 +132,14 @@ func (dep *Deployment) try(ctx context.Context, stage Stage, limit time.Duration
 func (dep *Deployment) Rescue(ctx context.Context) (released bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rescueLimit)
 	defer cancel()
-	return dep.access.Rescue(ctx, dep.remote)
+	released, err = dep.access.Rescue(ctx, dep.remote)
+	dep.held = err != nil
+	return released, err
 }
 
-// Close ends the session's connection and removes the agent from the guest, whatever became of ctx, within 25 s.
+// Close ends the session's connection and removes the agent from the guest, whatever became of ctx, within 25 s. After a
+// Rescue that failed it tries that again first, within 24 s more; when it fails again, the agent stays in the guest for a
+// later recovery, and the error has the code SF4919.
 func (dep *Deployment) Close(ctx context.Context) error {
 	if dep.Session != nil {
 		dep.Session.Close()
@@ -143,6 +149,17 @@ func (dep *Deployment) Close(ctx context.Context) error {
 		return nil
 	}
 	remote := dep.remote
+	if dep.held {
+		err := dep.try(context.WithoutCancel(ctx), StageCleanup, rescueLimit, func(ctx context.Context) error {
+			_, err := dep.Rescue(ctx)
+			return err
+		})
+		if err != nil {
+			dep.remote = Remote{}
+			dep.Left = &Error{SF: "SF4919", Op: "thaw the guest once more, for which the agent stays in " + remote.Dir, Err: err}
+			return dep.Left
+		}
+	}
 	dep.remote = Remote{}
 	err := dep.try(context.WithoutCancel(ctx), StageCleanup, cleanupLimit, func(ctx context.Context) error {
 		return dep.access.Remove(ctx, remote)

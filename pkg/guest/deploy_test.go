@@ -80,7 +80,10 @@ func (r *road) Start(_ context.Context, _ guest.Remote, b guest.Bootstrap) (gues
 	return id, nil
 }
 
-func (r *road) Rescue(context.Context, guest.Remote) (bool, error) { return false, nil }
+func (r *road) Rescue(ctx context.Context, _ guest.Remote) (bool, error) {
+	r.calls = append(r.calls, "rescue")
+	return false, errors.Join(ctx.Err(), r.failing["rescue"])
+}
 
 func (r *road) Remove(ctx context.Context, remote guest.Remote) error {
 	r.calls = append(r.calls, "remove")
@@ -238,6 +241,51 @@ func TestDeploymentCloseTells(t *testing.T) {
 		t.Errorf("Close = %v, want SF3950 around the road's own error, not the end of the context", err)
 	}
 	r.group.Wait()
+}
+
+// A guest that may be frozen keeps the agent, which alone can thaw it, until a rescue went well.
+func TestDeploymentCloseRescuesFirst(t *testing.T) {
+	for name, c := range map[string]struct {
+		first, again error
+		code         string
+		calls        []string
+	}{
+		"it went well":         {nil, nil, "", []string{"put", "start", "rescue", "remove"}},
+		"it went well at last": {codedError("SF3703"), nil, "", []string{"put", "start", "rescue", "rescue", "remove"}},
+		"it failed twice":      {codedError("SF3703"), codedError("SF3501"), "SF4919", []string{"put", "start", "rescue", "rescue"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &road{t: t, agent: newScripted(t), listen: "127.83.7.1", failing: map[string]error{"rescue": c.first}}
+			t.Cleanup(func() {
+				if c.code != "" { // else Remove has closed it
+					if err := r.socket.Close(); err != nil {
+						t.Error(err)
+					}
+				}
+				r.group.Wait()
+			})
+			dep, err := guest.Deployer{Access: r, Payload: guest.Payload{SHA256: program}}.Open(t.Context(), guest.Target{Addresses: []string{"127.83.7.1"}, VMUUID: vmUUID})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := dep.Rescue(t.Context()); !errors.Is(err, c.first) {
+				t.Errorf("Rescue = %v, want %v", err, c.first)
+			}
+			r.failing["rescue"] = c.again
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			err = dep.Close(ctx)
+			if guest.CodeOf(err) != c.code || !errors.Is(err, c.again) || (dep.Left != nil) != (c.code != "") {
+				t.Errorf("Close = %v with %v left, want code %q", err, dep.Left, c.code)
+			}
+			if err := dep.Close(ctx); err != nil {
+				t.Errorf("Close again = %v, want nil", err)
+			}
+			if diff := cmp.Diff(c.calls, r.calls); diff != "" || r.present != (c.code != "") {
+				t.Errorf("something is in the guest: %t; calls (-want +got):\n%s", r.present, diff)
+			}
+		})
+	}
 }
 
 // The pin is the whole of the trust: a certificate that is well in every other way is refused.

@@ -4,6 +4,7 @@ package guest
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Error is what an operator can meet on the way into a guest.
@@ -34,4 +35,24 @@ func CodeOf(err error) string {
 		return coded.Code()
 	}
 	return ""
+}
+
+// codeProtocol is what a guest is reported with that answers what no agent of ours answers.
+const codeProtocol = "SF3901"
+
+// AgentCode is the code that a guest gave, if it is one that our agent gives, else instead. A guest is not trusted: with a
+// code of another part, such as that of a refused password, it would have us act on what never happened.
+func AgentCode(code, instead string) string {
+	if slices.Contains(agentCodes(), code) {
+		return code
+	}
+	return instead
+}
+
+// agentCodes are the codes of the agent; a test holds them to its source.
+func agentCodes() []string {
+	return []string{
+		"SF3703", "SF3704", "SF3705", "SF4001", "SF4004", "SF4008", "SF4019", "SF4020", "SF4022", "SF4023",
+		"SF4701", "SF4702", "SF4703", "SF4705", "SF4706", "SF4707", "SF4709", "SF4910",
+	}
 }

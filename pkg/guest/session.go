@@ -163,7 +163,7 @@ func (s *Session) hello(ctx context.Context, conn net.Conn, resume bool) (*proto
 		s.group.Go(func() { s.read(conn, down) })
 		return m, nil
 	case *protocol.Error:
-		return nil, &Error{SF: m.Code, Op: "say HELLO", Err: errors.New("the agent answered: " + m.Text), gone: true}
+		return nil, &Error{SF: AgentCode(m.Code, codeProtocol), Op: "say HELLO", Err: errors.New("the agent answered: " + m.Text), gone: true}
 	}
 	return nil, &Error{SF: "SF3901", Op: "read the agent's HELLO", Err: fmt.Errorf("the agent answered %s", m.Head().T)}
 }
@@ -327,7 +327,7 @@ func (s *Session) route(m protocol.Message, received time.Time) {
 	case *protocol.Thawed:
 		e = thawedEvent(m)
 	case *protocol.Error:
-		e = freezewindow.GuestError{Code: m.Code, Text: m.Text, Fatal: m.Fatal}
+		e = freezewindow.GuestError{Code: AgentCode(m.Code, codeProtocol), Text: m.Text, Fatal: m.Fatal}
 	case *protocol.Heartbeat:
 		e = freezewindow.GuestBeat{State: m.State, Hold: us(m.HoldUS), Left: us(m.LeftUS)}
 	}
@@ -423,7 +423,7 @@ func (s *Session) ask(ctx context.Context, m protocol.Message, t, want protocol.
 		case a := <-s.answers:
 			silence.Reset(silenceLimit)
 			if no, ok := a.(*protocol.Error); ok {
-				return nil, &Error{SF: no.Code, Op: op, Err: errors.New("the agent answered: " + no.Text)}
+				return nil, &Error{SF: AgentCode(no.Code, codeProtocol), Op: op, Err: errors.New("the agent answered: " + no.Text)}
 			}
 			if a.Head().T == want && (a.Head().Re == 0 || a.Head().Re == m.Head().Q) {
 				return a, nil

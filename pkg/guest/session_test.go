@@ -200,6 +200,9 @@ func TestConnectChecksHello(t *testing.T) {
 		"refused": {answer: func(w *wire, m protocol.Message) {
 			w.say(protocol.WordError, m.Head().Q, &protocol.Error{Code: "SF4008", Text: "busy"})
 		}, code: "SF4008", gone: true},
+		"refused with another's code": {answer: func(w *wire, m protocol.Message) {
+			w.say(protocol.WordError, m.Head().Q, &protocol.Error{Code: "SF3001", Text: "wrong password"})
+		}, code: "SF3901", gone: true},
 		"another word":             {answer: func(w *wire, _ protocol.Message) { w.say(protocol.WordReady, 0, &protocol.Ready{}) }, code: "SF3901"},
 		"a word that nobody knows": {answer: func(w *wire, _ protocol.Message) { w.say("SLEEP", 0, &protocol.Heartbeat{}) }, code: "SF3901"},
 		"rubbish":                  {answer: func(w *wire, _ protocol.Message) { w.body([]byte("GET / HTTP/1.1")) }, code: "SF3901"},
@@ -350,6 +353,7 @@ func TestReplayedFramesAreDropped(t *testing.T) {
 			w.repeat(frozen) // older than what was heard
 			w.say("SLEEP", 0, &protocol.Heartbeat{})
 			w.say(protocol.WordError, 0, &protocol.Error{Code: "SF4022", Text: "no"})
+			w.say(protocol.WordError, 0, &protocol.Error{Code: "SF3001", Text: "no"})
 		}
 		s := connect(t, a)
 		if err := s.Send(t.Context(), freezewindow.Word{Go: 7, Hold: time.Second}); err != nil {
@@ -358,6 +362,7 @@ func TestReplayedFramesAreDropped(t *testing.T) {
 		want := []freezewindow.Event{
 			freezewindow.GuestFrozen{Go: 7, Mode: "fs", Hold: time.Microsecond, SinceGo: 2 * time.Microsecond, Left: 3 * time.Microsecond},
 			freezewindow.GuestError{Code: "SF4022", Text: "no"},
+			freezewindow.GuestError{Code: "SF3901", Text: "no"},
 		}
 		if diff := cmp.Diff(want, events(s)); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)

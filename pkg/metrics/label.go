@@ -86,6 +86,9 @@ func known(set []string, value string) string {
 	return other
 }
 
+// utf8 is a name that can be a label's value: others make the whole file unwritable.
+func utf8(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
+
 func windowBuckets() []float64 {
 	return []float64{0.5, 1, 2, 3, 4, 5, 6, 8, 9, 10, 12, 14, 16, 18, 19, 20, 25, 30, 60}
 }

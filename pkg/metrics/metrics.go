@@ -7,6 +7,8 @@ package metrics
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -107,7 +109,7 @@ func (m *Metrics) Observe(vcenter string, r backup.Result) {
 		return
 	}
 	m.window.WithLabelValues(channel, system(r.Guest.OS), result).Observe(held)
-	m.last.WithLabelValues(vcenter, r.VM.Name, r.VM.Moref).Set(held)
+	m.last.WithLabelValues(utf8(vcenter), utf8(r.VM.Name), utf8(r.VM.Moref)).Set(held)
 	m.exceed(held)
 	if guest, bound := r.Window.HeldByGuestSeconds, r.Window.HeldAtMostSeconds; guest != nil && bound != nil {
 		m.disagreement.Observe(*bound - *guest)
@@ -137,10 +139,10 @@ func (m *Metrics) admission(r backup.Result) {
 
 // late counts a snapshot that came after the thaw, or that may still come.
 func (m *Metrics) late(r backup.Result) {
-	pending := false
-	for _, f := range r.Findings {
-		pending = pending || f.Code == "SF2304" // its task had not ended when the run gave up waiting
-	}
+	// A snapshot that is left over without having been seen is one whose task had not ended when the run gave up waiting.
+	pending := r.Snapshot.Moref == "" && slices.ContainsFunc(r.Leftovers, func(left string) bool {
+		return strings.HasPrefix(left, fmt.Sprintf("snapshot %q", r.Snapshot.Name))
+	})
 	switch {
 	case pending:
 		m.lates.WithLabelValues("pending").Inc()

@@ -106,8 +106,24 @@ func TestObserve(t *testing.T) {
 		{"a late snapshot", func(r *backup.Result) { r.Snapshot.Late, r.Snapshot.Removed = true, true }, []string{
 			`stillframe_late_snapshots_total{disposition="removed"} 1`,
 		}},
-		{"one that may still come", func(r *backup.Result) { r.Findings = append(r.Findings, advice.Explain("SF2304")) }, []string{
+		{"one that may still come", func(r *backup.Result) {
+			r.Snapshot.Name = "stillframe-1-2"
+			r.Leftovers = []string{`snapshot "stillframe-1-2" of /DC0/vm/db may still appear: its task "task-7" has not ended`}
+		}, []string{
 			`stillframe_late_snapshots_total{disposition="pending"} 1`,
+		}},
+		{"an old one of ours, seen by preflight", func(r *backup.Result) { r.Findings = append(r.Findings, advice.Explain("SF2304")) }, []string{
+			`stillframe_late_snapshots_total{disposition="pending"} 0`,
+		}},
+		{"a late one that could not be removed", func(r *backup.Result) {
+			r.Snapshot = backup.Snap{Name: "stillframe-1-2", Moref: "snapshot-3", Late: true}
+			r.Leftovers = []string{`snapshot "stillframe-1-2" (snapshot-3) of /DC0/vm/db`}
+		}, []string{
+			`stillframe_late_snapshots_total{disposition="kept"} 1`,
+			`stillframe_late_snapshots_total{disposition="pending"} 0`,
+		}},
+		{"a name that is no UTF-8", func(r *backup.Result) { r.VM.Name = "d\xffb" }, []string{
+			"stillframe_vm_freeze_window_last_seconds{moref=\"vm-42\",vcenter=\"vcenter.example\",vm=\"d\uFFFDb\"} 1.2",
 		}},
 		{"refused", func(r *backup.Result) {
 			r.Admission.Decision, r.Window.Phases = admission.Refuse, nil

@@ -65,6 +65,22 @@ func (s *Store) Release(ctx context.Context, vm, run string) error {
 	})
 }
 
+// Active tells the living process that works on the VM with this instance UUID; false when there is none.
+func (s *Store) Active(ctx context.Context, vm string) (Owner, bool, error) {
+	own, err := self("")
+	if err != nil {
+		return Owner{}, false, &Error{SF: "SF1101", Op: "name the own process", Err: err}
+	}
+	var owner Owner
+	works := false
+	err = s.view(ctx, "look who works on a VM", func(now *state) error {
+		owner, works = now.Runs[vm]
+		works = works && owner.alive(own.BootID)
+		return nil
+	})
+	return owner, works, err
+}
+
 // self is this process.
 func self(run string) (Owner, error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")

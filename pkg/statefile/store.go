@@ -56,7 +56,7 @@ func (e *Error) Code() string { return e.SF }
 // for concurrent use, also by many processes. Each call blocks for at most 10 s and the time of one write to the disk.
 type Store struct{ dir string }
 
-// Open makes the folder, readable by its owner only, if it is not there.
+// Open makes the folder, readable by its owner only, if it is not there. One of another user is refused.
 func Open(dir string) (*Store, error) {
 	unusable := func(err error) error { return &Error{SF: "SF1101", Op: "use the state folder " + dir, Err: err} }
 	if !filepath.IsAbs(dir) {
@@ -68,6 +68,9 @@ func Open(dir string) (*Store, error) {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return nil, unusable(err)
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); !ok || int64(stat.Uid) != int64(os.Geteuid()) {
+		return nil, unusable(errors.New("it belongs to another user: use a folder of your own, or become its owner"))
 	}
 	if writable := info.Mode().Perm() & 0o022; writable != 0 {
 		return nil, unusable(fmt.Errorf("others than its owner can write to it (mode %04o): chmod 0700", info.Mode().Perm()))

@@ -234,6 +234,47 @@ func TestUnusable(t *testing.T) {
 	}
 }
 
+// TestOfAnother wants a folder that another user owns refused: a made one where the test may give it away, else the root.
+func TestOfAnother(t *testing.T) {
+	dir := "/"
+	if os.Geteuid() == 0 {
+		dir = filepath.Join(t.TempDir(), "state")
+		if err := errors.Join(os.Mkdir(dir, 0o700), os.Chown(dir, 65534, 65534)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Open(dir); code(err) != "SF1101" || !strings.Contains(err.Error(), "another user") {
+		t.Errorf("Open of another's folder = %v, want SF1101", err)
+	}
+}
+
+// TestActive tells the living owner of a VM, and neither a dead one nor another VM's.
+func TestActive(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "state"))
+	ask := func(vm, run string) {
+		t.Helper()
+		if owner, works, err := s.Active(t.Context(), vm); err != nil || works != (run != "") || works && owner.Run != run {
+			t.Errorf("Active(%q) = %+v, %t, %v, want run %q", vm, owner, works, err, run)
+		}
+	}
+	ask("vm", "")
+	if err := s.Acquire(t.Context(), "vm", "run"); err != nil {
+		t.Fatal(err)
+	}
+	ask("vm", "run")
+	ask("other", "")
+	err := s.update(t.Context(), "age the boot", func(now *state) error {
+		owner := now.Runs["vm"]
+		owner.BootID = "an earlier one"
+		now.Runs["vm"] = owner
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask("vm", "")
+}
+
 // TestFailedWriteKeepsTheOld puts a folder in the way of the new file, as a stand-in for a full disk.
 func TestFailedWriteKeepsTheOld(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")

@@ -88,6 +88,7 @@ func (e *Endpoint) Preflight(ctx context.Context, vm inventory.VM) ([]inventory.
 // view is what one look at a VM found. Properties that are unset, or may not be read, are missing.
 type view struct {
 	vm         map[string]any
+	refused    []string // the VM's properties that are missing because they may not be read
 	datastores map[types.ManagedObjectReference]map[string]any
 	tasks      []types.TaskInfo
 	session    string
@@ -133,6 +134,9 @@ func (e *Endpoint) read(ctx context.Context, vm types.ManagedObjectReference) (*
 		switch o.Obj.Type {
 		case "VirtualMachine":
 			v.vm = p
+			for _, m := range o.MissingSet {
+				v.refused = append(v.refused, m.Path)
+			}
 		case "Datastore":
 			v.datastores[key(o.Obj)] = p
 		case "Task":

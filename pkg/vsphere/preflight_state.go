@@ -2,6 +2,7 @@ package vsphere
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/vmware/govmomi/vim25/types"
@@ -51,6 +52,9 @@ func (v *view) on() bool {
 func judgeQuestion(v *view) finding {
 	if q, ok := v.vm["runtime.question"].(types.VirtualMachineQuestionInfo); ok {
 		return fail("it waits for the answer to: " + q.Text)
+	}
+	if slices.Contains(v.refused, "runtime.question") { // unset, it says that there is no question
+		return unread("runtime.question")
 	}
 	return fine()
 }
@@ -120,6 +124,11 @@ func judgeFaultTolerance(v *view) finding {
 		return fail("fault tolerance is " + state)
 	case v.has("config.ftInfo"):
 		return fail("it is part of a fault tolerance group")
+	}
+	for _, path := range []string{"runtime.faultToleranceState", "config.ftInfo"} { // unset, they say that it is off
+		if slices.Contains(v.refused, path) {
+			return unread(path)
+		}
 	}
 	return fine()
 }

@@ -25,7 +25,7 @@ func judgeConsolidation(v *view) finding {
 	switch {
 	case value[bool](v.vm, "runtime.consolidationNeeded"):
 		return fail("vCenter says that its disks need consolidation")
-	case !v.has("runtime.consolidationNeeded") && !v.has(devicePath):
+	case !v.has("runtime.consolidationNeeded"):
 		return unread("runtime.consolidationNeeded")
 	}
 	return fine()
@@ -135,6 +135,12 @@ func judgeDisabled(v *view) finding {
 	}
 	if len(evidence) > 0 {
 		return fail(evidence...)
+	}
+	switch {
+	case !v.has("disabledMethod"):
+		return unread("disabledMethod")
+	case slices.Contains(v.refused, "config.extraConfig"):
+		return unread("config.extraConfig")
 	}
 	return fine()
 }

@@ -81,6 +81,14 @@ func (v *view) chain(names ...string) {
 	v.vm["snapshot"] = types.VirtualMachineSnapshotInfo{CurrentSnapshot: &last, RootSnapshotList: tree}
 }
 
+// refuse has a property missing because it may not be read.
+func refuse(path string) func(*view) {
+	return func(v *view) {
+		delete(v.vm, path)
+		v.refused = append(v.refused, path)
+	}
+}
+
 // put sets a property; value nil removes it.
 func put(path string, value any) func(*view) {
 	return func(v *view) {
@@ -113,6 +121,7 @@ func TestRows(t *testing.T) {
 		"suspended":               {"power", put("runtime.powerState", types.VirtualMachinePowerStateSuspended), failed, "suspended"},
 		"power not told":          {"power", put("runtime.powerState", nil), unclear, "powerState"},
 		"question":                {"question", put("runtime.question", types.VirtualMachineQuestionInfo{Text: "no more space"}), failed, "no more space"},
+		"question not told":       {"question", refuse("runtime.question"), unclear, "runtime.question"},
 		"tools stopped":           {"tools", put("guest.toolsRunningStatus", "guestToolsNotRunning"), warned, "guestToolsNotRunning"},
 		"tools too old":           {"tools", put("guest.toolsVersionStatus2", "guestToolsTooOld"), warned, "guestToolsTooOld"},
 		"tools of an off VM":      {"tools", put("runtime.powerState", types.VirtualMachinePowerStatePoweredOff), unclear, "not powered on"},
@@ -124,6 +133,7 @@ func TestRows(t *testing.T) {
 		"uptime not told":         {"guest_uptime", put("summary.quickStats.uptimeSeconds", int32(0)), unclear, "uptimeSeconds"},
 		"FT primary":              {"fault_tolerance", put("runtime.faultToleranceState", types.VirtualMachineFaultToleranceStateRunning), failed, "running"},
 		"FT by configuration":     {"fault_tolerance", put("config.ftInfo", types.FaultToleranceConfigInfo{Role: 2}), failed, "group"},
+		"FT not told":             {"fault_tolerance", refuse("runtime.faultToleranceState"), unclear, "faultToleranceState"},
 		"bus shared":              {"shared_bus", func(v *view) { v.add(sharedBus()) }, failed, "physicalSharing"},
 		"NVMe bus shared":         {"shared_bus", func(v *view) { v.add(&types.VirtualNVMEController{SharedBus: "physicalSharing"}) }, failed, "physicalSharing"},
 		"multi-writer":            {"shared_bus", func(v *view) { v.backing().Sharing = "sharingMultiWriter" }, failed, "Hard disk 1 has sharingMultiWriter"},
@@ -142,6 +152,7 @@ func TestRows(t *testing.T) {
 		"encrypted, may not":       {"encryption", func(v *view) { encryptDisk(v); v.missing = []Lack{{cryptographerAccess, "db1", "vm-1"}} }, failed, "Cryptographer.Access"},
 		"encrypted, not asked":     {"encryption", func(v *view) { encryptDisk(v); v.asked, v.why = false, "NotSupported" }, unclear, "encrypted"},
 		"consolidation":            {"consolidation", put("runtime.consolidationNeeded", true), failed, "consolidation"},
+		"consolidation not told":   {"consolidation", put("runtime.consolidationNeeded", nil), unclear, "consolidationNeeded"},
 		"ours left":                {"snapshots_own", func(v *view) { v.chain("before", "stillframe-1-2") }, warned, "stillframe-1-2"},
 		"foreign beside ours":      {"snapshots_foreign", func(v *view) { v.chain("before", "stillframe-1-2") }, warned, `"before"`},
 		"many":                     {"snapshots_foreign", func(v *view) { v.chain(slices.Repeat([]string{"n"}, 9)...) }, warned, "and 4 more"},
@@ -149,6 +160,8 @@ func TestRows(t *testing.T) {
 		"30 levels":                {"snapshot_depth", func(v *view) { v.chain(levels(30)...) }, failed, "30 levels"},
 		"files without snapshots":  {"snapshot_depth", func(v *view) { v.backing().Parent = files(31) }, failed, "files of Hard disk 1"},
 		"method disabled":          {"snapshot_disabled", put("disabledMethod", types.ArrayOfString{String: []string{"CreateSnapshot_Task"}}), failed, "CreateSnapshot_Task"},
+		"methods not told":         {"snapshot_disabled", put("disabledMethod", nil), unclear, "disabledMethod"},
+		"settings not told":        {"snapshot_disabled", refuse("config.extraConfig"), unclear, "extraConfig"},
 		"no snapshots allowed":     {"snapshot_disabled", put("config.extraConfig", maxSnapshots("0")), failed, "maxSnapshots is 0"},
 		"one allowed, one there":   {"snapshot_disabled", func(v *view) { v.chain("a"); v.vm["config.extraConfig"] = maxSnapshots("1") }, failed, "there are 1"},
 		"two allowed, one there":   {"snapshot_disabled", func(v *view) { v.chain("a"); v.vm["config.extraConfig"] = maxSnapshots("2") }, ok, ""},

@@ -81,12 +81,14 @@ type child struct {
 	errs   *output
 	began  time.Time
 	exited chan struct{} // closed when it was reaped; err and ended are valid then
+	mu     sync.Mutex
+	reaped bool // its number may be somebody else's
 	err    error
 	ended  time.Time
 }
 
-// start runs a hook. The write end of its standard input is open in this process only (O_CLOEXEC), so it ends with it.
-func start(h hook, r agent.HookRequest) (*child, error) {
+// start runs a hook, under the watchdog if dog is not nil. The write end of its standard input is open in this process only (O_CLOEXEC), so it ends with it.
+func start(h hook, r agent.HookRequest, dog *watchdog) (*child, error) {
 	ok := "0"
 	if r.OK {
 		ok = "1"
@@ -115,16 +117,41 @@ func start(h hook, r agent.HookRequest) (*child, error) {
 	if err := spare(c.cmd.Process.Pid); err != nil {
 		c.errs.Write([]byte(err.Error())) //nolint:errcheck // it has ended already, or is spared by mistake: no reason to fail
 	}
-	go func() {
-		err := c.cmd.Wait()
-		c.ended = time.Now()
-		if errors.Is(err, exec.ErrWaitDelay) { // it has ended well; what it left behind is ended below
-			err = nil
-		}
-		c.err = errors.Join(err, c.kill())
-		close(c.exited)
-	}()
+	var watched error
+	if dog != nil {
+		watched = dog.watch(c.cmd.Process.Pid)
+	}
+	go c.reap(dog)
+	if watched != nil {
+		watched = errors.Join(watched, c.kill())
+		<-c.exited
+		return nil, watched
+	}
 	return c, nil
+}
+
+// reap waits for the hook's end. The number of its group stays its own until the group is killed and forgotten.
+func (c *child) reap(dog *watchdog) {
+	pid := c.cmd.Process.Pid
+	for {
+		if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil); !errors.Is(err, unix.EINTR) {
+			break // an error means that it cannot be waited for, which Wait tells
+		}
+	}
+	c.ended = time.Now()
+	left := c.kill()
+	if dog != nil {
+		left = errors.Join(left, dog.forget(pid))
+	}
+	c.mu.Lock()
+	c.reaped = true
+	c.mu.Unlock()
+	err := c.cmd.Wait()
+	if errors.Is(err, exec.ErrWaitDelay) { // it has ended well; what keeps its output open has left its group
+		err = nil
+	}
+	c.err = errors.Join(err, left)
+	close(c.exited)
 }
 
 // spare takes back what the agent did for itself: a hook is no reason to end anything else when memory is short.
@@ -134,6 +161,11 @@ func spare(pid int) error {
 
 // kill ends the whole process group; one that has gone is no error.
 func (c *child) kill() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reaped {
+		return nil
+	}
 	if err := syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("kill the hook's process group: %w", err)
 	}

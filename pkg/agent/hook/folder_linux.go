@@ -20,13 +20,13 @@ type hook struct {
 }
 
 // load reads a folder of hooks in the order of their names. A folder that does not exist has none. Everything in it must
-// belong to owner, or to root, and be writable by nobody else; so must every folder above it, unless it is sticky.
+// belong to owner, or to root, and be writable by nobody else; so must every folder above it, which may be sticky instead.
 func load(dir string, owner uint32) ([]hook, error) {
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	for above := filepath.Clean(dir); ; above = filepath.Dir(above) {
-		if err := trusted(above, owner, fs.ModeDir); err != nil {
+	for above, kind := filepath.Clean(dir), fs.ModeDir; ; above, kind = filepath.Dir(above), fs.ModeDir|fs.ModeSticky {
+		if err := trusted(above, owner, kind); err != nil {
 			return nil, err
 		}
 		if above == filepath.Dir(above) {
@@ -113,7 +113,8 @@ func readTrusted(path string, owner uint32, limit int64) (string, error) {
 	return string(text), nil
 }
 
-// trusted refuses what somebody else than the owner can change. Only such a one can race with the check.
+// trusted refuses what somebody else than the owner can change. Only such a one can race with the check. Sticky in kind
+// lets others write into a folder that is sticky.
 func trusted(path string, owner uint32, kind fs.FileMode) error {
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -123,11 +124,11 @@ func trusted(path string, owner uint32, kind fs.FileMode) error {
 	switch {
 	case !ok:
 		return fmt.Errorf("%s: its owner is not known", path)
-	case info.Mode().Type() != kind:
+	case info.Mode().Type() != kind.Type():
 		return fmt.Errorf("%s is no plain file, or no folder (%s)", path, info.Mode())
 	case stat.Uid != owner && stat.Uid != 0:
 		return fmt.Errorf("%s belongs to user %d, not to root: whoever owns a hook can run anything as root", path, stat.Uid)
-	case info.Mode()&0o022 != 0 && (kind == 0 || info.Mode()&fs.ModeSticky == 0):
+	case info.Mode()&0o022 != 0 && (kind&fs.ModeSticky == 0 || info.Mode()&fs.ModeSticky == 0):
 		return fmt.Errorf("%s can be written by others than its owner (%s)", path, info.Mode())
 	}
 	return nil

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,15 +22,20 @@ func TestMain(m *testing.M) {
 		case Command:
 			os.Exit(Watchdog(os.Args[2:], os.Stderr))
 		case "play-agent":
-			os.Exit(playAgent(os.Args[2]))
+			os.Exit(playAgent(os.Args[2:]))
 		}
 	}
 	goleak.VerifyTestMain(m)
 }
 
-// playAgent holds the hooks of a folder and does nothing any more.
-func playAgent(dir string) int {
-	r := New(Options{Dir: dir, Owner: uint32(os.Getuid())})
+// playAgent holds the hooks of a folder, with its mark in a second one, and does nothing any more.
+func playAgent(dirs []string) int {
+	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE) // as the agent does: a hook may write when nobody reads any more
+	o := Options{Dir: dirs[0], Owner: uint32(os.Getuid())}
+	if len(dirs) > 1 {
+		o.RunDir = dirs[1]
+	}
+	r := New(o)
 	for _, p := range []agent.Point{agent.PointPrepare, agent.PointPreFreeze} {
 		if o := r.Run(context.Background(), agent.HookRequest{Point: p, Run: "r", Deadman: time.Minute}, func() {}); o.Err != nil {
 			fmt.Println(o.Err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -20,6 +21,8 @@ type Options struct {
 	// Dir is the folder of the hooks, Owner the user that they must belong to besides root: 0 in the product.
 	Dir   string
 	Owner uint32
+	// RunDir is where it is marked that hooks have begun, on a file system that is not frozen; empty for no mark.
+	RunDir string
 }
 
 // Runner runs the hooks of one session. Its methods follow agent.Hooks.
@@ -33,6 +36,7 @@ type Runner struct {
 	ended bool
 	hooks []hook
 	dog   *watchdog
+	mark  *mark // from the first hook to the end of post-thaw
 	held  []*child
 	rows  []protocol.Hook // of holding hooks that are over
 }
@@ -68,6 +72,7 @@ func (r *Runner) Run(ctx context.Context, q agent.HookRequest, started func()) a
 		err = r.preFreeze(q, started)
 	case agent.PointPostThaw:
 		rows = r.postThaw(q)
+		err = r.unmark(true)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -102,7 +107,8 @@ func (r *Runner) of(p agent.Point) []hook {
 	return slices.DeleteFunc(slices.Clone(r.hooks), func(h hook) bool { return !h.at(p) })
 }
 
-// prepare reads the folder, starts the watchdog if any hook will hold, and runs the hooks one after the other.
+// prepare reads the folder, marks that hooks have begun, starts the watchdog if any hook will hold, and runs the hooks
+// one after the other.
 func (r *Runner) prepare(ctx context.Context, q agent.HookRequest) ([]protocol.Hook, error) {
 	hooks, err := load(r.o.Dir, r.o.Owner)
 	if err != nil {
@@ -111,8 +117,18 @@ func (r *Runner) prepare(ctx context.Context, q agent.HookRequest) ([]protocol.H
 	r.mu.Lock()
 	r.hooks = hooks
 	r.mu.Unlock()
+	var begun *os.File
+	if r.o.RunDir != "" && len(r.of(agent.PointPostThaw)) > 0 {
+		m, err := makeMark(ctx, r.o.RunDir, q)
+		if err != nil {
+			return nil, &agent.CodedError{Code: codeFailed, Err: err}
+		}
+		r.mu.Lock()
+		r.mark, begun = m, m.file
+		r.mu.Unlock()
+	}
 	if len(r.of(agent.PointPreFreeze)) > 0 {
-		dog, err := startWatchdog(ctx, q.Deadman)
+		dog, err := startWatchdog(ctx, q.Deadman, begun)
 		if err != nil {
 			return nil, &agent.CodedError{Code: codeFailed, Err: err}
 		}
@@ -123,6 +139,9 @@ func (r *Runner) prepare(ctx context.Context, q agent.HookRequest) ([]protocol.H
 	end := time.Now().Add(prepareLimit)
 	var rows []protocol.Hook
 	for _, h := range r.of(agent.PointPrepare) {
+		if r.stopped() {
+			return rows, coded("the session has ended")
+		}
 		rows = append(rows, r.once(h, q, end, r.stop))
 		if err := failed(rows); err != nil {
 			return rows, err
@@ -131,9 +150,31 @@ func (r *Runner) prepare(ctx context.Context, q agent.HookRequest) ([]protocol.H
 	return rows, nil
 }
 
+// stopped says whether End was called.
+func (r *Runner) stopped() bool {
+	select {
+	case <-r.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// unmark lets the mark go; remove says that post-thaw is over.
+func (r *Runner) unmark(remove bool) error {
+	r.mu.Lock()
+	m := r.mark
+	r.mark = nil
+	r.mu.Unlock()
+	if m == nil {
+		return nil
+	}
+	return m.close(remove)
+}
+
 // once runs a hook to its end, until the lower of its own limit and end.
 func (r *Runner) once(h hook, q agent.HookRequest, end time.Time, stop <-chan struct{}) protocol.Hook {
-	c, err := start(h, q)
+	c, err := start(h, q, nil)
 	if err != nil {
 		return rowOf(h, q.Point, err)
 	}
@@ -144,6 +185,9 @@ func (r *Runner) once(h hook, q agent.HookRequest, end time.Time, stop <-chan st
 func (r *Runner) preFreeze(q agent.HookRequest, started func()) error {
 	end := time.Now().Add(preFreezeLimit)
 	for i, h := range r.of(agent.PointPreFreeze) {
+		if r.stopped() {
+			return coded("the session has ended")
+		}
 		if i == 0 {
 			started() // the hold is as old as the first hook
 		}
@@ -167,20 +211,13 @@ func (r *Runner) hold(h hook, q agent.HookRequest, end time.Time) *protocol.Hook
 	if end.Before(by) {
 		by = end
 	}
-	c, err := start(h, q)
+	c, err := start(h, q, r.dog)
 	if err != nil {
 		row := rowOf(h, q.Point, err)
 		return &row
 	}
-	err = r.dog.watch(c.cmd.Process.Pid)
-	if err != nil {
-		err = errors.Join(err, c.kill())
-		<-c.exited
-	} else {
-		err = c.awaitHeld(by, r.stop)
-	}
-	if err != nil {
-		row := c.row(errors.Join(err, r.dog.forget(c.cmd.Process.Pid)))
+	if err := c.awaitHeld(by, r.stop); err != nil {
+		row := c.row(err)
 		return &row
 	}
 	r.mu.Lock()
@@ -212,15 +249,14 @@ func (r *Runner) End(by time.Time) []protocol.Hook {
 	r.mu.Unlock()
 	r.running.Wait()
 	r.mu.Lock()
-	held, rows, dog := r.held, r.rows, r.dog
+	held, rows := r.held, r.rows
 	r.held, r.rows = nil, nil
 	r.mu.Unlock()
 	ended := make([]protocol.Hook, len(held))
 	var all sync.WaitGroup
 	for i, c := range held {
 		all.Go(func() {
-			err := c.letGo(by)
-			ended[i] = c.row(errors.Join(err, dog.forget(c.cmd.Process.Pid)))
+			ended[i] = c.row(c.letGo(by))
 		})
 	}
 	all.Wait()
@@ -233,8 +269,9 @@ func (r *Runner) Close() error {
 	dog := r.dog
 	r.dog = nil
 	r.mu.Unlock()
+	err := r.unmark(false) // post-thaw is still owed if the mark is there
 	if dog == nil {
-		return nil
+		return err
 	}
-	return dog.leave()
+	return errors.Join(err, dog.leave())
 }

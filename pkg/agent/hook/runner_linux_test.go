@@ -197,6 +197,7 @@ func TestUntrusted(t *testing.T) {
 		"writable program":      {func(dir string) error { return os.Chmod(filepath.Join(dir, "10-a"), 0o775) }, "can be written"},
 		"writable description":  {func(dir string) error { return os.Chmod(filepath.Join(dir, "10-a.conf"), 0o646) }, "can be written"},
 		"writable folder":       {func(dir string) error { return os.Chmod(dir, 0o775) }, "can be written"},
+		"sticky folder":         {func(dir string) error { return os.Chmod(dir, 0o777|os.ModeSticky) }, "can be written"},
 		"writable folder above": {func(dir string) error { return os.Chmod(filepath.Dir(dir), 0o777) }, "can be written"},
 		"link": {func(dir string) error {
 			return errors.Join(os.Rename(filepath.Join(dir, "10-a"), filepath.Join(dir, ".b")), os.Symlink(".b", filepath.Join(dir, "10-a")))
@@ -285,7 +286,7 @@ func TestAgentGone(t *testing.T) {
 
 // TestWatchdogDeadline is an agent that stands still: nobody tells the watchdog anything, and nothing ends.
 func TestWatchdogDeadline(t *testing.T) {
-	d, err := startWatchdog(t.Context(), 300*time.Millisecond)
+	d, err := startWatchdog(t.Context(), 300*time.Millisecond, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,7 +305,19 @@ func TestWatchdogDeadline(t *testing.T) {
 	if took := time.Since(begin); took < 300*time.Millisecond || took > 2*time.Second {
 		t.Errorf("killed after %v, want 300 ms", took)
 	}
-	if err := errors.Join(d.forget(hook.Process.Pid), d.leave()); err != nil {
+	late := exec.Command("/bin/sleep", "600") // the agent goes on, and starts one more
+	late.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := errors.Join(d.forget(hook.Process.Pid), late.Start()); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.watch(late.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	begin = time.Now()
+	if err := late.Wait(); err == nil || time.Since(begin) > time.Second {
+		t.Errorf("a late hook ended with %v after %v, want it killed at once", err, time.Since(begin))
+	}
+	if err := errors.Join(d.forget(late.Process.Pid), d.leave()); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat("/proc/" + strconv.Itoa(d.cmd.Process.Pid)); err == nil {

@@ -20,8 +20,10 @@ const (
 	ackLimit   = 5 * time.Second // from its start to its acknowledgement
 	leaveLimit = 5 * time.Second // from the end of its input to its end
 	// orphanLimit is what hooks get to end by themselves when the agent has died: their standard input has ended too.
-	orphanLimit = 2 * time.Second
-	orphanLook  = 20 * time.Millisecond
+	orphanLimit = time.Second
+	// termLimit is what they get to end after SIGTERM, so that their traps run, before SIGKILL.
+	termLimit  = 500 * time.Millisecond
+	orphanLook = 20 * time.Millisecond
 	// fdWords and fdAck are the files that the watchdog is started with.
 	fdWords, fdAck = 3, 4
 )
@@ -35,8 +37,9 @@ type watchdog struct {
 	exited chan struct{}
 }
 
-// startWatchdog starts the child and waits for its acknowledgement, at most 5 s.
-func startWatchdog(ctx context.Context, deadman time.Duration) (*watchdog, error) {
+// startWatchdog starts the child and waits for its acknowledgement, at most 5 s. The child keeps begun, the mark, open, so
+// that nobody takes the mark's lock before the holding hooks have ended; nil for none.
+func startWatchdog(ctx context.Context, deadman time.Duration, begun *os.File) (*watchdog, error) {
 	theirs, words, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("start the watchdog of the hooks: %w", err)
@@ -48,6 +51,9 @@ func startWatchdog(ctx context.Context, deadman time.Duration) (*watchdog, error
 	cmd := &exec.Cmd{
 		Path: "/proc/self/exe", Args: []string{"stillframe-agent", Command, deadman.String()}, Env: []string{}, Dir: "/",
 		ExtraFiles: []*os.File{theirs, ackTheirs}, SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+	}
+	if begun != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, begun)
 	}
 	err = errors.Join(cmd.Start(), theirs.Close(), ackTheirs.Close())
 	if cmd.Process == nil {
@@ -116,8 +122,8 @@ func (d *watchdog) leave() error {
 }
 
 // Watchdog is the child's whole life; it returns the exit status. It is started by the agent only and touches no disk.
-// It kills the groups that it was told of when its argument, the time since the first of them, is over, and shortly
-// after the agent has gone.
+// It ends the groups that it was told of when its argument, the time since the first of them, is over, and shortly after
+// the agent has gone: by SIGTERM, and by SIGKILL one second later.
 func Watchdog(args []string, stderr io.Writer) int {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGPIPE)
 	if len(args) != 1 {
@@ -157,7 +163,7 @@ func guard(words io.Reader, deadman time.Duration) error {
 		select {
 		case line, ok := <-lines:
 			if !ok && late {
-				return killAll(groups)
+				return signalAll(groups, syscall.SIGKILL)
 			}
 			if !ok {
 				return orphans(groups)
@@ -174,39 +180,62 @@ func guard(words io.Reader, deadman time.Duration) error {
 				continue
 			}
 			groups[group] = true
-			if over == nil {
+			switch {
+			case over == nil && late: // an agent that was stopped in the middle of starting it
+				over = time.After(orphanLook)
+			case over == nil:
 				over = time.After(deadman)
 			}
 		case <-over:
-			late = true
-			if err := killAll(groups); err != nil {
+			how, again := syscall.SIGKILL, orphanLook*5
+			if !late {
+				how, again = syscall.SIGTERM, termLimit
+			}
+			late, over = true, nil
+			if err := signalAll(groups, how); err != nil {
 				return err
 			}
-			over = time.After(orphanLook * 5) // a stopped agent may be in the middle of starting one
+			if len(groups) > 0 {
+				over = time.After(again)
+			}
 		}
 	}
 }
 
-// orphans gives the groups a moment to end by themselves.
+// orphans gives the groups a moment to end by themselves, and another one after SIGTERM.
 func orphans(groups map[int]bool) error {
-	for end := time.Now().Add(orphanLimit); time.Now().Before(end); time.Sleep(orphanLook) {
+	if await(groups, orphanLimit) {
+		return nil
+	}
+	if err := signalAll(groups, syscall.SIGTERM); err != nil {
+		return errors.Join(err, signalAll(groups, syscall.SIGKILL))
+	}
+	if await(groups, termLimit) {
+		return nil
+	}
+	return signalAll(groups, syscall.SIGKILL)
+}
+
+// await forgets the groups that end within the limit, and says whether all did.
+func await(groups map[int]bool, limit time.Duration) bool {
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(orphanLook) {
 		for group := range groups {
 			if errors.Is(syscall.Kill(-group, 0), syscall.ESRCH) {
 				delete(groups, group)
 			}
 		}
 		if len(groups) == 0 {
-			return nil
+			return true
 		}
 	}
-	return killAll(groups)
+	return false
 }
 
-func killAll(groups map[int]bool) error {
+func signalAll(groups map[int]bool, s syscall.Signal) error {
 	var all error
 	for group := range groups {
-		if err := syscall.Kill(-group, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-			all = errors.Join(all, fmt.Errorf("kill the process group %d of a hook: %w", group, err))
+		if err := syscall.Kill(-group, s); err != nil && !errors.Is(err, syscall.ESRCH) {
+			all = errors.Join(all, fmt.Errorf("end the process group %d of a hook: %w", group, err))
 		}
 	}
 	return all

@@ -168,8 +168,8 @@ func parseReady(line string) (protocol.Fingerprint, uint16, error) {
 	line = strings.TrimSpace(line)
 	if text, ok := strings.CutPrefix(line, "ERROR "); ok {
 		code, text, _ := strings.Cut(text, " ")
-		if !isCode(code) {
-			return bad(fmt.Errorf("%.80q has no code", line))
+		if guest.AgentCode(code, "") == "" {
+			return bad(fmt.Errorf("%.80q has no code of an agent", line))
 		}
 		return f, 0, &guest.Error{SF: code, Op: "start the agent", Err: errors.New("the agent answered: " + text)}
 	}
@@ -187,13 +187,6 @@ func parseReady(line string) (protocol.Fingerprint, uint16, error) {
 	}
 	copy(f[:], raw)
 	return f, uint16(port), nil
-}
-
-// isCode says whether s looks like a code of the error catalogue: SF and four digits.
-func isCode(s string) bool {
-	digits, ok := strings.CutPrefix(s, "SF")
-	n, err := strconv.ParseUint(digits, 10, 16)
-	return ok && err == nil && len(digits) == 4 && n >= 1000
 }
 
 // Rescue ends the agent, whatever it does, and runs its "thaw": a living agent keeps others from what it holds.

@@ -229,6 +229,7 @@ func TestStart(t *testing.T) {
 		"refused, seen after its end":    {ready: "ERROR SF4008 busy\n", after: 1, ends: true, code: "SF4008", text: "busy"},
 		"refused without a text":         {ready: "ERROR SF4008\n", ends: true, code: "SF4008"},
 		"refused without a code":         {ready: "ERROR no luck today\n", ends: true, code: "SF3703", text: "no luck"},
+		"refused with another's code":    {ready: "ERROR SF3001 wrong password\n", ends: true, code: "SF3703", text: "SF3001"},
 		"refused with a code of its own": {ready: "ERROR SF99999 x\n", ends: true, code: "SF3703"},
 		"ended without a word":           {ends: true, code: "SF3703", text: "exit code 3"},
 		"ended within its word":          {ready: "READY 01", ends: true, code: "SF3703", text: "exit code 3"},
