@@ -31,7 +31,7 @@ type Checks interface {
 	Preflight(ctx context.Context, vm inventory.VM) ([]inventory.Check, error)
 }
 
-// checkWait bounds the wait for a task on the VM to end (design vsphere.md section 6, SF2120); checkPause lies between two
+// checkWait bounds the wait for a task on the VM to end (SF2120); checkPause lies between two
 // looks.
 const (
 	checkWait  = 60 * time.Second

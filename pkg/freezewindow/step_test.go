@@ -101,7 +101,7 @@ func sorted(commands []freezewindow.Command) []string {
 	return out
 }
 
-// TestStepRows is the table of freeze-window.md, section 6, row by row.
+// TestStepRows is the table of the window's states and events, row by row.
 func TestStepRows(t *testing.T) {
 	const (
 		goTimer, ioTimer, beat, ack, settle = freezewindow.ThawBy, freezewindow.IOBy, freezewindow.Beat, freezewindow.ThawAck, freezewindow.SettleBy

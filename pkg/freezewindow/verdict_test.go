@@ -48,8 +48,7 @@ func level(t *testing.T, s freezewindow.State) freezewindow.Level {
 	return v.Level
 }
 
-// TestVerdictOfProvedWindows is rows 1 to 4 of the table in freeze-window.md, section 8. There are no holding hooks yet,
-// so a Linux window proves file systems and no more.
+// TestVerdictOfProvedWindows is each hold mode with every proof, without holding hooks (hook_test.go has those).
 func TestVerdictOfProvedWindows(t *testing.T) {
 	want := map[freezewindow.Mode]freezewindow.Level{
 		freezewindow.ModeIO:     freezewindow.Application,

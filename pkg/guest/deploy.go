@@ -12,7 +12,8 @@ import (
 // DefaultPort is the agent's control port in the guest.
 const DefaultPort = 6465
 
-// Limits of a deployment, no two equal.
+// Limits of a deployment, no two equal. A start and a rescue may first run the post-thaw hooks that a dead agent owes: 5 s
+// to make sure that it is dead, 30 s for the hooks.
 const (
 	pushLimit    = 60 * time.Second
 	startLimit   = 66 * time.Second
@@ -138,7 +139,7 @@ func (dep *Deployment) Rescue(ctx context.Context) (released bool, err error) {
 }
 
 // Close ends the session's connection and removes the agent from the guest, whatever became of ctx, within 25 s. After a
-// Rescue that failed it tries that again first, within 24 s more; when it fails again, the agent stays in the guest for a
+// Rescue that failed it tries that again first, within 59 s more; when it fails again, the agent stays in the guest for a
 // later recovery, and the error has the code SF4919.
 func (dep *Deployment) Close(ctx context.Context) error {
 	if dep.Session != nil {

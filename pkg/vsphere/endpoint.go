@@ -159,7 +159,7 @@ func (e *Endpoint) connect(ctx context.Context, o *Options) error {
 }
 
 // tune replaces what govmomi takes from Go's defaults or from the environment: two idle connections per host, a proxy from
-// the environment, a dialer without limits (design vsphere.md section 1).
+// the environment, a dialer without limits.
 func (e *Endpoint) tune(o *Options) {
 	conns := o.MaxConns
 	if conns == 0 {

@@ -64,7 +64,7 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// faultCodes gives the code of each fault type that we know by name (design vsphere.md section 5, error catalogue).
+// faultCodes gives the code of each fault type that we know by name (error catalogue).
 var faultCodes = map[string]string{
 	"InvalidLogin":                    "SF2001",
 	"NotAuthenticated":                "SF2002",
@@ -151,7 +151,7 @@ func read(err error) reading {
 		return own
 	})
 	if s, ok := faultAs[*types.SystemError](err); ok && strings.Contains(s.Reason, "(3016, 0)") {
-		r.code = "SF3601" // VIX error 3016: VMware Tools not running, while polling (design guest-access.md section 9)
+		r.code = "SF3601" // VIX error 3016: VMware Tools not running, while polling
 	}
 	return r
 }

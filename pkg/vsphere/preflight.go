@@ -30,7 +30,7 @@ func fail(evidence ...string) finding { return finding{inventory.CheckFail, evid
 
 func unknown(evidence ...string) finding { return finding{inventory.CheckUnknown, evidence} }
 
-// table is the whole preflight (design vsphere.md section 6). What fails first here is the reason that a run gives.
+// table is the whole preflight (docs/preflight.md). What fails first here is the reason that a run gives.
 func table() []row {
 	return []row{
 		{"template", "the VM is no template", "SF2111", judgeTemplate},

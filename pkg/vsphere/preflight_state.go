@@ -8,8 +8,8 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 )
 
-// minUptime is how long a guest should be up: services that start late are not ready before (freeze-window.md section 9,
-// line 7).
+// minUptime is how long a guest should be up: services that start late are not ready before (our own
+// figure).
 const minUptime = 10 * time.Minute
 
 func judgeTemplate(v *view) finding {

@@ -12,7 +12,7 @@ import (
 	"github.com/stillframe/stillframe/pkg/inventory"
 )
 
-// Feature is one part of the product with the privileges that it needs (design vsphere.md section 12).
+// Feature is one part of the product with the privileges that it needs.
 type Feature struct {
 	Name string
 	// Needed is true for what every run uses; the others are needed only by who uses them.

@@ -25,7 +25,7 @@ func thaw(f *os.File) (held bool, err error) {
 	switch errno {
 	case 0:
 		return true, nil
-	case syscall.EINVAL: // agent.md: FITHAW on a thawed file system
+	case syscall.EINVAL: // FITHAW on a thawed file system
 		return false, nil
 	default:
 		return false, fmt.Errorf("thaw %s: %w", f.Name(), errno)
