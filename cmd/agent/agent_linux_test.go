@@ -143,8 +143,8 @@ func dial(ctx context.Context, t *testing.T, own tls.Certificate, p *process, pi
 	return conn.(*tls.Conn), nil
 }
 
-// ask sends a message and reads frames until one of the wanted word; an ERROR fails the test.
-func (s *session) ask(m protocol.Message, word protocol.Word, want protocol.Word) protocol.Message {
+// send writes a message.
+func (s *session) send(m protocol.Message, word protocol.Word) {
 	s.t.Helper()
 	s.q++
 	*m.Head() = protocol.Envelope{V: protocol.MaxVersion, T: word, S: strings.Repeat("ab", 16), Q: s.q}
@@ -159,6 +159,12 @@ func (s *session) ask(m protocol.Message, word protocol.Word, want protocol.Word
 	if _, err := s.conn.Write(frame); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// ask sends a message and reads frames until one of the wanted word; an ERROR fails the test.
+func (s *session) ask(m protocol.Message, word protocol.Word, want protocol.Word) protocol.Message {
+	s.t.Helper()
+	s.send(m, word)
 	for {
 		body, err := protocol.ReadFrame(s.conn)
 		if err != nil {

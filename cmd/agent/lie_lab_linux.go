@@ -4,11 +4,8 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"io"
-	"net"
 	"time"
 
 	"github.com/stillframe/stillframe/pkg/agent"
@@ -42,56 +39,21 @@ func (pretender) Prepare(context.Context, agent.PrepareRequest) (agent.Prepared,
 	return agent.Prepared{Volumes: []protocol.Volume{scriptedVolume()}}, nil
 }
 
-func (pretender) Freeze(_ context.Context, started func()) error { started(); return nil }
+func (pretender) Freeze(_ context.Context, started func()) (agent.Held, error) {
+	started()
+	return agent.Held{}, nil
+}
 
-func (pretender) Thaw(context.Context) []protocol.ThawResult {
-	return []protocol.ThawResult{{Mount: scriptedPoint, OK: true}}
+func (pretender) Thaw(context.Context) agent.Release {
+	return agent.Release{Results: []protocol.ThawResult{{Mount: scriptedPoint, OK: true}}}
 }
 
 func (pretender) Close() error { return nil }
 
-// masked puts a mask over each connection of an agent that lies.
-func masked(s seams, l net.Listener) net.Listener {
-	if s.lie == "" || s.lie == lieNeverHeld {
-		return l
-	}
-	return maskedListener{l, s.lie}
-}
-
-type maskedListener struct {
-	net.Listener
-	lie string
-}
-
-func (l maskedListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return maskedConn{conn, l.lie}, nil
-}
-
-// maskedConn changes words on their way out. The agent writes each frame at once.
-type maskedConn struct {
-	net.Conn
-	lie string
-}
-
-func (c maskedConn) Write(frame []byte) (int, error) {
-	out, err := twist(c.lie, frame)
-	if err != nil {
-		return 0, err
-	}
-	if _, err := c.Conn.Write(out); err != nil {
-		return 0, err
-	}
-	return len(frame), nil
-}
-
-// twist rewrites one frame.
+// twist rewrites one whole frame by a lie.
 func twist(lie string, frame []byte) ([]byte, error) {
-	if len(frame) < 4 || int(binary.BigEndian.Uint32(frame)) != len(frame)-4 {
-		return nil, io.ErrShortWrite
+	if lie == "" || lie == lieNeverHeld {
+		return frame, nil
 	}
 	var word map[string]json.RawMessage
 	if err := json.Unmarshal(frame[4:], &word); err != nil {

@@ -5,22 +5,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-
-	"github.com/stillframe/stillframe/pkg/agent/hook"
 )
 
 // version is set by the linker: -ldflags "-X main.version=...".
 var version = "dev"
-
-const usage = `usage: stillframe-agent COMMAND
-
-  run --peer HEX64 --deployment ID --port N --ready-file PATH [--only-mount DIR]...
-          serve one orchestrator, then leave
-  thaw    release what a dead agent left frozen
-  version print the version
-
-The commands watchdog and hook-watchdog are started by run only.
-`
 
 // The exit statuses.
 const (
@@ -28,23 +16,27 @@ const (
 	exitThawed = 9 // of thaw: something was still frozen, and has been released
 	exitFailed = 1
 	exitUsage  = 2
+	exitUnfit  = 7 // of selftest: the guest is not fit for a freeze
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+// command is one word of the command line; it returns the exit status.
+type command func(args []string, stdout, stderr io.Writer) int
+
+func main() { leave(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(args []string, stdout, stderr io.Writer) int {
+	args, err := begin(args)
+	if err != nil {
+		return say(stderr, exitFailed, fmt.Sprintf("start: %v\n", err))
+	}
 	if len(args) == 0 {
 		return say(stderr, exitUsage, usage)
 	}
-	switch command, rest := args[0], args[1:]; command {
-	case "run":
-		return runAgent(rest, stdout, stderr)
-	case "watchdog":
-		return runWatchdog(rest, stderr)
-	case hook.Command:
-		return runHookWatchdog(rest, stderr)
-	case "thaw":
-		return runThaw(rest, stdout, stderr)
+	word, rest := args[0], args[1:]
+	if c, ok := commands()[word]; ok {
+		return c(rest, stdout, stderr)
+	}
+	switch word {
 	case "version":
 		if len(rest) > 0 {
 			return say(stderr, exitUsage, usage)
@@ -53,7 +45,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case "help", "-h", "--help":
 		return say(stdout, exitOK, usage)
 	default:
-		return say(stderr, exitUsage, fmt.Sprintf("unknown command %q\n%s", command, usage))
+		return say(stderr, exitUsage, fmt.Sprintf("unknown command %q\n%s", word, usage))
 	}
 }
 

@@ -2,16 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/signal"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -24,12 +20,26 @@ import (
 	"github.com/stillframe/stillframe/pkg/agent/protocol"
 )
 
-// identityLife bounds a session: 24 h of transfer, and what comes before and after.
-const identityLife = 26 * time.Hour
+const usage = `usage: stillframe-agent COMMAND
 
-func runWatchdog(args []string, stderr io.Writer) int { return fsfreeze.Watchdog(args, stderr) }
+  run --peer HEX64 --deployment ID --port N --ready-file PATH [--only-mount DIR]...
+          serve one orchestrator, then leave
+  thaw    release what a dead agent left frozen
+  version print the version
 
-func runHookWatchdog(args []string, stderr io.Writer) int {
+The commands watchdog and hook-watchdog are started by run only.
+`
+
+func commands() map[string]command {
+	return map[string]command{"run": runAgent, "watchdog": runWatchdog, hook.Command: runHookWatchdog, "thaw": runThaw}
+}
+
+// begin has nothing to do before the command.
+func begin(args []string) ([]string, error) { return args, nil }
+
+func runWatchdog(args []string, _, stderr io.Writer) int { return fsfreeze.Watchdog(args, stderr) }
+
+func runHookWatchdog(args []string, _, stderr io.Writer) int {
 	for _, note := range fsfreeze.Harden() {
 		say(stderr, exitOK, "note: "+note+"\n")
 	}
@@ -130,18 +140,15 @@ func start(ctx context.Context, s settings, stderr io.Writer) (*agent.Agent, net
 	if seams.hooksDir != "" {
 		options.Hooks = hook.New(hook.Options{Dir: seams.hooksDir, Owner: seams.hooksOwner, RunDir: seams.runDir})
 	}
-	var config net.ListenConfig
-	inner, err := config.Listen(ctx, "tcp", net.JoinHostPort(seams.listenHost, strconv.Itoa(s.port)))
+	l, port, err := listen(seams.listenHost, s.port, protocol.ServerTLS(own, s.peer))
 	if err != nil {
-		code := "SF3703"
-		if errors.Is(err, unix.EADDRINUSE) {
-			code = "SF3705"
-		}
-		return nil, nil, "", &agent.CodedError{Code: code, Err: fmt.Errorf("listen: %w", err)}
+		return nil, nil, "", err
 	}
-	port := inner.Addr().(*net.TCPAddr).Port
-	return agent.New(options), masked(seams, tls.NewListener(inner, protocol.ServerTLS(own, s.peer))), readyLine(fingerprint, port), nil
+	return agent.New(options), masked(seams, l), readyLine(fingerprint, port), nil
 }
+
+// addressInUse is what a port that somebody else has is reported with.
+const addressInUse = unix.EADDRINUSE
 
 // detach lets go of the standard streams of the one who started us, who may wait for their end.
 func detach() error {
@@ -182,20 +189,6 @@ func guest(s seams) (agent.Options, error) {
 func oneLine(path string) (string, error) {
 	text, err := os.ReadFile(path)
 	return strings.ToLower(strings.TrimSpace(string(text))), err
-}
-
-// hashOf gives the SHA-256 of a file in hex.
-func hashOf(path string) (string, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return "", fmt.Errorf("hash the executable: %w", err)
-	}
-	h := sha256.New()
-	_, err = io.Copy(h, file)
-	if err = errors.Join(err, file.Close()); err != nil {
-		return "", fmt.Errorf("hash the executable: %w", err)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // uptime is the time since boot, suspension included; 0 when the kernel does not tell.

@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !linux && !windows
 
 package main
 
@@ -6,26 +6,20 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"syscall"
 )
 
-// noFreezer is SF4910 of the catalogue: without a freeze a snapshot is crash-consistent.
-const noFreezer = "SF4910 there is no freezer for %s yet: snapshots of this guest are crash-consistent\n"
+const usage = "usage: stillframe-agent version\n"
 
-func runAgent(args []string, _, stderr io.Writer) int {
-	if _, err := parseSettings(args); err != nil {
-		return say(stderr, exitUsage, fmt.Sprintf("run: %v\n", err))
-	}
-	return say(stderr, exitFailed, fmt.Sprintf(noFreezer, runtime.GOOS))
-}
+// addressInUse is what a port that somebody else has is reported with.
+const addressInUse = syscall.EADDRINUSE
 
-func runWatchdog(_ []string, stderr io.Writer) int {
-	return say(stderr, exitFailed, fmt.Sprintf(noFreezer, runtime.GOOS))
-}
+func commands() map[string]command { return map[string]command{"run": runAgent} }
 
-func runHookWatchdog(_ []string, stderr io.Writer) int {
-	return say(stderr, exitFailed, fmt.Sprintf(noFreezer, runtime.GOOS))
-}
+// begin has nothing to do before the command.
+func begin(args []string) ([]string, error) { return args, nil }
 
-func runThaw(_ []string, _, stderr io.Writer) int {
-	return say(stderr, exitFailed, fmt.Sprintf(noFreezer, runtime.GOOS))
+// runAgent refuses with SF4910 of the catalogue: without a freeze a snapshot is crash-consistent.
+func runAgent(_ []string, _, stderr io.Writer) int {
+	return say(stderr, exitFailed, fmt.Sprintf("SF4910 there is no freezer for %s yet: snapshots of this guest are crash-consistent\n", runtime.GOOS))
 }

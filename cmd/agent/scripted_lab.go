@@ -27,8 +27,9 @@ const scriptedPoint = "/scripted"
 // death of this process.
 type scripted struct {
 	path string
-	// prepare is how long Prepare takes.
-	prepare time.Duration
+	// prepare is how long Prepare takes, slow how long Freeze waits before it freezes, release how long Thaw waits before it
+	// releases.
+	prepare, slow, release time.Duration
 
 	mu       sync.Mutex
 	conn     net.Conn
@@ -36,6 +37,7 @@ type scripted struct {
 	freezing bool // Freeze is waiting for its answer
 	held     bool
 	stopped  bool
+	stop     chan struct{} // ends the wait of Freeze
 }
 
 var _ agent.Freezer = (*scripted)(nil)
@@ -78,16 +80,27 @@ func (s *scripted) Prepare(ctx context.Context, r agent.PrepareRequest) (agent.P
 }
 
 // Freeze implements agent.Freezer.
-func (s *scripted) Freeze(ctx context.Context, started func()) error {
+func (s *scripted) Freeze(ctx context.Context, started func()) (agent.Held, error) {
+	return agent.Held{}, s.freeze(ctx, started)
+}
+
+func (s *scripted) freeze(ctx context.Context, started func()) error {
 	s.mu.Lock()
 	if s.conn == nil || s.stopped || s.held {
 		s.mu.Unlock()
 		return &agent.CodedError{Code: "SF4707", Err: errors.New("freeze: not prepared")}
 	}
-	conn := s.conn
-	s.freezing = true
+	conn, stop := s.conn, make(chan struct{})
+	s.freezing, s.stop = true, stop
 	s.mu.Unlock()
 	started()
+	if s.slow > 0 {
+		select {
+		case <-time.After(s.slow):
+		case <-stop:
+		case <-ctx.Done():
+		}
+	}
 	end := context.AfterFunc(ctx, func() { s.cut(conn) })
 	answer, err := s.ask(conn, "freeze")
 	end()
@@ -139,7 +152,9 @@ func closed(err error) error {
 }
 
 // Thaw implements agent.Freezer.
-func (s *scripted) Thaw(context.Context) []protocol.ThawResult {
+func (s *scripted) Thaw(context.Context) agent.Release { return agent.Release{Results: s.thaw()} }
+
+func (s *scripted) thaw() []protocol.ThawResult {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conn == nil {
@@ -147,6 +162,10 @@ func (s *scripted) Thaw(context.Context) []protocol.ThawResult {
 	}
 	s.stopped = true
 	if s.freezing {
+		if s.stop != nil {
+			close(s.stop)
+			s.stop = nil
+		}
 		s.cut(s.conn) // Freeze sees it and closes the connection
 		return nil
 	}
@@ -154,6 +173,7 @@ func (s *scripted) Thaw(context.Context) []protocol.ThawResult {
 		return nil
 	}
 	s.held = false
+	<-time.After(s.release)
 	row := protocol.ThawResult{Mount: scriptedPoint}
 	answer, err := s.ask(s.conn, "thaw")
 	switch {

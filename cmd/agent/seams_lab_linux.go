@@ -28,6 +28,9 @@ import (
 //   - STILLFRAME_LAB_IDLE: how long to wait for a peer, such as 2s.
 //   - STILLFRAME_LAB_BOOT_ID: the guest's boot id, in place of the kernel's.
 //   - STILLFRAME_LAB_PREPARE: how long the scripted freezer takes to prepare, such as 3s.
+//   - STILLFRAME_LAB_FREEZE: how long the scripted freezer takes until everything is held.
+//   - STILLFRAME_LAB_RELEASE: how long the scripted freezer takes to release; the guest is held all that time.
+//   - STILLFRAME_LAB_FRAMES_TO_GUEST, STILLFRAME_LAB_FRAMES_FROM_GUEST: what is done to frames; see frames_lab_linux.go.
 //   - STILLFRAME_LAB_LIE: what the agent lies about; see lie_lab_linux.go.
 func currentSeams() seams {
 	s := seams{
@@ -39,9 +42,17 @@ func currentSeams() seams {
 		hooksOwner: uint32(os.Geteuid()),
 		bootID:     os.Getenv("STILLFRAME_LAB_BOOT_ID"),
 		lie:        os.Getenv("STILLFRAME_LAB_LIE"),
+		toGuest:    os.Getenv("STILLFRAME_LAB_FRAMES_TO_GUEST"),
+		fromGuest:  os.Getenv("STILLFRAME_LAB_FRAMES_FROM_GUEST"),
 	}
 	if prepare, err := time.ParseDuration(os.Getenv("STILLFRAME_LAB_PREPARE")); err == nil {
 		s.prepare = prepare
+	}
+	if freeze, err := time.ParseDuration(os.Getenv("STILLFRAME_LAB_FREEZE")); err == nil {
+		s.freeze = freeze
+	}
+	if release, err := time.ParseDuration(os.Getenv("STILLFRAME_LAB_RELEASE")); err == nil {
+		s.release = release
 	}
 	if dir := os.Getenv("STILLFRAME_LAB_RUN_DIR"); dir != "" {
 		s.runDir = dir
@@ -58,7 +69,7 @@ func currentSeams() seams {
 // newFreezer takes the allow-list of the flags and of the environment; where both are given, only what is in both.
 func newFreezer(s seams, onlyMount []string) agent.Freezer {
 	if path, ok := strings.CutPrefix(s.freezer, "unix:"); ok && s.lie != lieNeverHeld {
-		return &scripted{path: path, prepare: s.prepare}
+		return &scripted{path: path, prepare: s.prepare, slow: s.freeze, release: s.release}
 	}
 	if s.lie == lieNeverHeld {
 		return pretender{}

@@ -19,7 +19,10 @@ type seams struct {
 	freezer string
 	// bootID is the guest's boot id; empty: the kernel's.
 	bootID string
-	// lie and prepare are the lab's: what the agent lies about, and how long its scripted freezer takes to prepare.
-	lie     string
-	prepare time.Duration
+	// lie, prepare and release are the lab's: what the agent lies about, and how long its scripted freezer takes to prepare
+	// and to release.
+	lie                      string
+	prepare, freeze, release time.Duration
+	// toGuest and fromGuest are what the lab does to frames.
+	toGuest, fromGuest string
 }

@@ -32,6 +32,7 @@ const (
 // demoOptions are the flags of demo.
 type demoOptions struct {
 	stillframe, agent, out, scenario string
+	windowsAgent, programs           string // without an agent for Windows there is no Windows guest
 	scripted                         bool
 }
 
@@ -60,12 +61,23 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) (err 
 	if err := os.RemoveAll(place); err != nil {
 		return fmt.Errorf("clear the demo's world of an earlier run: %w", err)
 	}
-	world, err := start(ctx, scenario, place)
+	p := &printer{to: stdout}
+	if err := linuxDemo(ctx, scenario, place, why, o, p, stderr); err != nil {
+		return err
+	}
+	if err := windowsDemo(ctx, o, why, p, stderr); err != nil {
+		return err
+	}
+	return jobsDemo(ctx, o, p, stderr)
+}
+
+// linuxDemo is the part with a file system.
+func linuxDemo(ctx context.Context, scenario lab.Scenario, place, why string, o demoOptions, p *printer, stderr io.Writer) (err error) {
+	world, err := start(ctx, scenario, place, "")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, world.Close(ctx)) }()
-	p := &printer{to: stdout}
 	p.introduction(world.Ready(), why)
 	if p.err != nil {
 		return p.err
@@ -81,6 +93,8 @@ func demoFlags(args []string, stderr io.Writer) (demoOptions, error) {
 	flags.StringVar(&o.agent, "agent", "", "the agent binary, built with -tags lab")
 	flags.StringVar(&o.out, "out", "", "directory for report.json, proof.json and the world's files")
 	flags.StringVar(&o.scenario, "scenario", "testing/scenarios/demo.yaml", "the scenario, with a VM "+demoVM)
+	flags.StringVar(&o.windowsAgent, "windows-agent", "", "the agent for Windows, built with -tags lab (default: no Windows guest)")
+	flags.StringVar(&o.programs, "wine-programs", "", "folder of winelab's programs (default: built, inside the tree)")
 	flags.BoolVar(&o.scripted, "scripted", false, "a guest without a file system, which needs no root")
 	if err := flags.Parse(args); err != nil {
 		return o, usageError{err}
@@ -88,11 +102,15 @@ func demoFlags(args []string, stderr io.Writer) (demoOptions, error) {
 	if flags.NArg() > 0 || o.stillframe == "" || o.agent == "" || o.out == "" {
 		return o, usageError{errors.New("demo needs --stillframe, --agent and --out, no more")}
 	}
-	var errs [3]error
-	o.stillframe, errs[0] = filepath.Abs(o.stillframe)
-	o.agent, errs[1] = filepath.Abs(o.agent)
-	o.out, errs[2] = filepath.Abs(o.out)
-	return o, errors.Join(errs[:]...)
+	var errs []error
+	for _, path := range []*string{&o.stillframe, &o.agent, &o.out, &o.windowsAgent, &o.programs} {
+		if *path == "" {
+			continue
+		}
+		absolute, err := filepath.Abs(*path)
+		*path, errs = absolute, append(errs, err)
+	}
+	return o, errors.Join(errs...)
 }
 
 // demonstrate runs the window and prints what came of it.
@@ -109,7 +127,7 @@ func demonstrate(ctx context.Context, world *lab.World, o demoOptions, p *printe
 		return err
 	}
 	p.line("%d records acknowledged. Control image copied without a freeze. Now:", guest.Acknowledged())
-	r, exit, err := runStillframe(ctx, world, o, p, stderr)
+	r, exit, err := runStillframe(ctx, world, demoVM, o.agent, filepath.Join(o.out, "report.json"), o.stillframe, p, stderr)
 	if err != nil {
 		return err
 	}
@@ -123,7 +141,7 @@ func demonstrate(ctx context.Context, world *lab.World, o demoOptions, p *printe
 	if err := writeJSON(filepath.Join(o.out, "proof.json"), proven); err != nil {
 		return err
 	}
-	p.timeline(r, proven)
+	p.timeline(r, proven.LabHoldAtMostSeconds, "The lab's figure is the guest's own silence: from its last acknowledged record to the next.")
 	p.verdict(r)
 	p.proof(proven)
 	p.files(o.out, proven)
@@ -155,15 +173,15 @@ func writes(ctx context.Context, g lab.Guest, n uint64) error {
 	return nil
 }
 
-// runStillframe runs the real program as an operator would, and keeps its object as report.json.
-func runStillframe(ctx context.Context, world *lab.World, o demoOptions, p *printer, stderr io.Writer) (*report, int, error) {
+// runStillframe runs the real program as an operator would, and keeps its object in a file.
+func runStillframe(ctx context.Context, world *lab.World, vm, agent, file, program string, p *printer, stderr io.Writer) (*report, int, error) {
 	ctx, cancel := context.WithTimeout(ctx, demoLimit)
 	defer cancel()
-	args := []string{"run", "--vm", demoVM, "--window-only", "--agent", o.agent, "-o", "json"}
+	args := []string{"run", "--vm", vm, "--window-only", "--agent", agent, "-o", "json"}
 	p.line("")
-	p.line("$ stillframe run --vm %s --window-only --agent %s -o json", demoVM, relative(o.agent))
-	cmd := exec.CommandContext(ctx, o.stillframe, args...)
-	cmd.Env = operator(world.Ready())
+	p.line("$ stillframe run --vm %s --window-only --agent %s -o json", vm, relative(agent))
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = operator(world.Ready(), vm)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it thaws first
 	cmd.WaitDelay = 30 * time.Second
 	var out bytes.Buffer
@@ -174,7 +192,7 @@ func runStillframe(ctx context.Context, world *lab.World, o demoOptions, p *prin
 	if err != nil && !errors.As(err, &left) {
 		return nil, exit, fmt.Errorf("run stillframe: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(o.out, "report.json"), out.Bytes(), 0o600); err != nil {
+	if err := os.WriteFile(file, out.Bytes(), 0o600); err != nil {
 		return nil, exit, fmt.Errorf("keep the report: %w", err)
 	}
 	var r report
@@ -185,7 +203,7 @@ func runStillframe(ctx context.Context, world *lab.World, o demoOptions, p *prin
 }
 
 // operator is the environment of one who uses this world's vCenter: GOVC_* of this process are left out.
-func operator(r lab.Ready) []string {
+func operator(r lab.Ready, vm string) []string {
 	var env []string
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "GOVC_") {
@@ -195,7 +213,7 @@ func operator(r lab.Ready) []string {
 	env = append(env, "GOVC_URL="+r.VCenter, "GOVC_USERNAME="+r.User, "GOVC_PASSWORD="+r.Password, "GOVC_TLS_CA_CERTS="+r.CAFile,
 		"STILLFRAME_STATE_DIR="+filepath.Join(filepath.Dir(r.CAFile), "state"))
 	for _, g := range r.Guests {
-		if g.Name == demoVM {
+		if g.Name == vm {
 			env = append(env, "GOVC_GUEST_LOGIN="+g.User+":"+g.Password)
 		}
 	}

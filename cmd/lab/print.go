@@ -38,8 +38,9 @@ func (p *printer) introduction(r lab.Ready, why string) {
 	p.line("Its writer really stops, but there is no file system: nothing below is proved of one.")
 }
 
-// timeline draws the window's phases and the hold against the 20 s band.
-func (p *printer) timeline(r *report, proven *proof) {
+// timeline draws the window's phases and the hold against the 20 s band. seen is what the lab itself saw, by means that note
+// names.
+func (p *printer) timeline(r *report, seen float64, note string) {
 	p.line("")
 	p.line("%-32s%-12s%-13s%-12s%-13s%s", "THE WINDOW", "0 s", "5", "10", "15", "20 s limit")
 	row := func(name string, start, length float64, mark string) {
@@ -56,12 +57,12 @@ func (p *printer) timeline(r *report, proven *proof) {
 	if held := r.Window.HeldAtMostSeconds; held != nil {
 		row("held, at most", start, *held, "#")
 	}
-	row("still, lab saw", start, proven.LabHoldAtMostSeconds, "#")
+	row("still, lab saw", start, seen, "#")
 	p.line("  %-16s %8.3f s", "budget", r.Window.BudgetSeconds)
 	if task := r.Snapshot.TaskSeconds; task != nil {
 		p.line("  %-16s %8.3f s", "snapshot task", *task)
 	}
-	p.line("  The lab's figure is the guest's own silence: from its last acknowledged record to the next.")
+	p.line("  %s", note)
 }
 
 // heldFrom places the hold on the band: it ends with the phase thaw, or begins with the first phase.

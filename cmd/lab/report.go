@@ -9,6 +9,7 @@ type report struct {
 		Moref        string `json:"moref"`
 		InstanceUUID string `json:"instance_uuid"`
 	} `json:"vm"`
+	Outcome string `json:"outcome"`
 	Verdict struct {
 		Level   string   `json:"level"`
 		Reasons []string `json:"reasons"`
@@ -32,7 +33,21 @@ type report struct {
 		AgentVersion string    `json:"agent_version"`
 		Attempts     []attempt `json:"attempts"`
 	} `json:"guest"`
+	Writers  []writer  `json:"writers"`
 	Findings []finding `json:"findings"`
+}
+
+// writer is one VSS writer of the report.
+type writer struct {
+	Name             string  `json:"name"`
+	ClassID          string  `json:"class_id"`
+	State            int     `json:"state"`
+	StateName        string  `json:"state_name"`
+	Phase            string  `json:"phase"`
+	FailureHR        string  `json:"failure_hr"`
+	Failure          string  `json:"failure"`
+	HoldLimitSeconds float64 `json:"hold_limit_seconds"`
+	Required         bool    `json:"required"`
 }
 
 type phase struct {

@@ -25,6 +25,7 @@ func runScenario(ctx context.Context, args []string, stdout, stderr io.Writer) (
 	flags := flag.NewFlagSet("run", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	dir := flags.String("dir", "", "directory of the world, made if it is not there (default: a temporary one)")
+	programs := flags.String("wine-programs", "", "folder of winelab's programs, for wine guests (default: built, inside the tree)")
 	readyFD := flags.Int("ready-fd", 0, "descriptor for one line of JSON, for programs (default: what to export, on standard output)")
 	var file string
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
@@ -51,7 +52,7 @@ func runScenario(ctx context.Context, args []string, stdout, stderr io.Writer) (
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(*dir)) }()
 	}
-	world, err := start(ctx, scenario, *dir)
+	world, err := start(ctx, scenario, *dir, *programs)
 	if err != nil {
 		return err
 	}
@@ -77,7 +78,7 @@ func runScenario(ctx context.Context, args []string, stdout, stderr io.Writer) (
 }
 
 // start builds a world whose helper processes are this program.
-func start(ctx context.Context, s lab.Scenario, dir string) (*lab.World, error) {
+func start(ctx context.Context, s lab.Scenario, dir, programs string) (*lab.World, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
@@ -89,7 +90,7 @@ func start(ctx context.Context, s lab.Scenario, dir string) (*lab.World, error) 
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
-	return lab.Start(ctx, s, lab.Options{Dir: dir, Self: []string{self}})
+	return lab.Start(ctx, s, lab.Options{Dir: dir, Self: []string{self}, Programs: programs})
 }
 
 // announce says that the world is ready: one line of JSON on a descriptor, which it closes so that a reader sees the end,

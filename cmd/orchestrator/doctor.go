@@ -37,30 +37,36 @@ const (
 // doctorFlags are the flags of "stillframe doctor".
 type doctorFlags struct {
 	target
-	vm, agent, arch, address, state, output string
-	port                                    uint16
+	agentFlags
+	vm, state, output string
+	differential      bool
 }
 
 func (c *cli) doctorCommand() *cobra.Command {
 	var f doctorFlags
 	cmd := &cobra.Command{
-		Use: "doctor --vm VM", Short: "Say what keeps one VM from a consistent snapshot, without touching it", Args: cobra.NoArgs,
+		Use: "doctor --vm VM", Short: "Say what keeps one VM from a consistent snapshot", Args: cobra.NoArgs,
 		Long: `Asks vCenter, the VM, its host and the way into its guest everything that can be asked without changing anything:
 the table of docs/preflight.md. Each row is ok, warn, fail or unknown, with what was seen and what to do.
 
 The guest's account is tried, once, only when GOVC_GUEST_LOGIN is set. The exit status is 0 when nothing fails, 7 when
-something does.`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.doctor(cmd.Context(), f) },
+something does.
+
+With --differential it does touch the VM, three times: it freezes and thaws it without a snapshot, takes and removes a
+snapshot without a freeze, does a whole window, and says from the three which part of a slow or failing window is to blame.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.differential {
+				return c.differential(cmd.Context(), f)
+			}
+			return c.doctor(cmd.Context(), f)
+		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.vm, "vm", "", "the VM: inventory path, moref, instance UUID or name (default GOVC_VM)")
+	flags.BoolVar(&f.differential, "differential", false, "try freeze, snapshot and both, and compare: the guest is frozen twice, a snapshot is taken twice")
 	f.target.flags(cmd)
 	stateFlag(cmd, &f.state)
-	flags.StringVar(&f.address, "guest-address", "", "address of the guest (default: what VMware Tools report)")
-	flags.Uint16Var(&f.port, "agent-port", guest.DefaultPort, "TCP port of the agent in the guest")
-	flags.StringVar(&f.agent, "agent", "", "the agent that a run would push instead of the one that this binary carries")
-	f.arch = "amd64"
-	flags.Var(&choice{&f.arch, []string{"amd64", "arm64"}}, "guest-arch", "architecture of the guest: amd64 or arm64")
+	f.agentFlags.flags(cmd)
 	outputFlag(cmd, &f.output)
 	return cmd
 }
@@ -97,11 +103,14 @@ func (c *cli) doctor(ctx context.Context, f doctorFlags) error {
 	if f.vm == "" {
 		return missing("no VM: give --vm or set GOVC_VM")
 	}
+	if err := checkAddress(f.address); err != nil {
+		return err
+	}
 	options, err := c.options(f.target)
 	if err != nil {
 		return err
 	}
-	p := patient{flags: f, insecure: options.Insecure}
+	p := patient{flags: f, insecure: options.Insecure, now: c.now}
 	if c.getenv("GOVC_GUEST_LOGIN") != "" {
 		if p.account, err = c.guestAccount(); err != nil {
 			return err
@@ -170,6 +179,7 @@ func remembered() []inventory.Check {
 	return []inventory.Check{
 		{ID: "run_unfinished", Title: "no earlier run of the VM is unfinished", Code: "SF2304"},
 		{ID: "run_active", Title: "no run works on the VM now", Code: "SF1103"},
+		{ID: "state_folder", Title: "the state folder has room for the next run", Code: "SF1101"},
 		{ID: "history", Title: "the next window will probably fit, as the VM's last ones say", Code: "SF4010"},
 	}
 }
@@ -177,7 +187,7 @@ func remembered() []inventory.Check {
 // outside is the table of a vCenter that could not be entered: what was reached before the error is ok, the rest unknown.
 func outside(err error) []result {
 	checks := entrance()
-	at := map[string]int{"SF2004": 0, "SF2003": 1}
+	at := map[string]int{"SF2004": 0, "SF2003": 1, "SF2011": 1}
 	last, known := at[codeOf(err)]
 	if !known {
 		last = 2
@@ -208,6 +218,7 @@ type patient struct {
 	endpoint *vsphere.Endpoint
 	vm       inventory.VM
 	ready    bool // guest operations are worth a try
+	now      func() time.Time
 }
 
 // examine fills the table. Only a VM that cannot be found, or a vCenter that stops answering, is an error.
@@ -231,7 +242,8 @@ func (p *patient) examine(ctx context.Context, x examination) (examination, erro
 	}
 	past := remembered()
 	p.runs(ctx, &past[0], &past[1])
-	p.history(ctx, &past[2])
+	p.room(ctx, &past[2])
+	p.history(ctx, &past[3])
 	rest := inside()
 	for i, look := range []func(context.Context, *inventory.Check){p.agent, p.host, p.login, p.port} {
 		look(ctx, &rest[i])
@@ -256,7 +268,7 @@ func (p *patient) certificate(ctx context.Context, c *inventory.Check) {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
 	seen, err := p.endpoint.Probe(ctx)
-	switch left := time.Until(seen.NotAfter); {
+	switch left := seen.NotAfter.Sub(p.now()); {
 	case err != nil:
 		failed(c, err)
 	case p.insecure:
@@ -287,11 +299,19 @@ func (p *patient) runs(ctx context.Context, unfinished, active *inventory.Check)
 		return
 	}
 	found(unfinished, inventory.CheckOK)
-	for _, i := range open {
+	for _, i := range backup.Unfinished(open) {
 		if !works || i.Run != owner.Run {
 			found(unfinished, inventory.CheckFail, append(unfinished.Evidence, fmt.Sprintf("%s %s of run %s", i.Kind, i.Subject, i.Run))...)
 		}
 	}
+}
+
+func (p *patient) room(ctx context.Context, c *inventory.Check) {
+	if err := p.store.Room(ctx); err != nil {
+		failed(c, err)
+		return
+	}
+	found(c, inventory.CheckOK)
 }
 
 // history decides from the VM's last windows as a run does, which takes a delay for a refusal.
@@ -301,7 +321,11 @@ func (p *patient) history(ctx context.Context, c *inventory.Check) {
 		failed(c, err)
 		return
 	}
-	d := admission.Decide(windows, freezewindow.DefaultBudget().ThawBy(), "")
+	budget := freezewindow.DefaultBudget()
+	d := admission.Decide(windows, budget.ThawBy(), "")
+	if p.vm.System() == inventory.Windows {
+		d = admission.DecideVSS(windows, admission.Limits{Hold: budget.ThawBy(), IO: budget.IOThaw}, admission.Auto, "", p.now())
+	}
 	if d.Word != admission.Admit {
 		found(c, inventory.CheckFail, d.Reason)
 		return
@@ -310,13 +334,18 @@ func (p *patient) history(ctx context.Context, c *inventory.Check) {
 }
 
 func (p *patient) agent(_ context.Context, c *inventory.Check) {
-	switch _, err := (runFlags{agent: p.flags.agent, arch: p.flags.arch}).payload(); {
-	case p.vm.GuestFamily == "":
-		found(c, inventory.CheckUnknown, "vCenter does not say which system the guest runs")
-	case strings.Contains(strings.ToLower(p.vm.GuestFamily), "windows"):
-		found(c, inventory.CheckFail, "there is no agent for Windows guests yet")
+	carried, err := p.flags.payloads()
+	if err == nil {
+		err = guest.Refuse(p.vm)
+	}
+	if err == nil && p.vm.System() != "" {
+		_, err = carried.of(p.vm)
+	}
+	switch {
 	case err != nil:
 		failed(c, err)
+	case p.vm.System() == "":
+		found(c, inventory.CheckUnknown, "vCenter does not say which system the guest runs")
 	default:
 		found(c, inventory.CheckOK)
 	}

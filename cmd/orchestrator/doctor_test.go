@@ -66,6 +66,10 @@ func TestDoctor(t *testing.T) {
 		{"tools-old", exitOK, []string{"tools:warn:SF2125"}, "guestToolsTooOld"},
 		{"not-ready", exitOK, []string{"guest_operations:warn:SF3601"}, "not ready"},
 		{"just-booted", exitOK, []string{"guest_uptime:warn:SF4013"}, "2m5s"},
+		{"starved", exitOK, []string{"cpu_ready:warn:SF2131"}, "15.0 %"},
+		{"slow-disks", exitOK, []string{"datastore_latency:warn:SF2133"}, "80 ms"},
+		{"swapped", exitOK, []string{"host_load:warn:SF2132"}, "512 MiB"},
+		{"busy-host", exitOK, []string{"host_load:warn:SF2132"}, "CPUs are busy for 9"},
 		{"fault-tolerant", exitPreflight, []string{"fault_tolerance:fail:SF2113"}, "running"},
 		{"encrypted", exitOK, []string{}, "it is encrypted"},
 		{"encrypted-no-access", exitPreflight, []string{"encryption:fail:SF2122"}, "Cryptographer.Access"},
@@ -165,7 +169,7 @@ func TestDoctorOnTheHealthy(t *testing.T) {
 // TestDoctorRemembers tells what the state folder has against a run: what another run left open, who works on the VM now,
 // windows that were too long.
 func TestDoctorRemembers(t *testing.T) {
-	store, err := statefile.Open(filepath.Join(t.TempDir(), "state"))
+	store, err := statefile.Open(filepath.Join(t.TempDir(), "state"), statefile.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +178,8 @@ func TestDoctorRemembers(t *testing.T) {
 		t.Helper()
 		past := remembered()
 		p.runs(t.Context(), &past[0], &past[1])
-		p.history(t.Context(), &past[2])
+		p.room(t.Context(), &past[2])
+		p.history(t.Context(), &past[3])
 		var x examination
 		for _, c := range past {
 			x.Checks = append(x.Checks, newResult(c))
@@ -213,7 +218,7 @@ func TestAgentPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := patient{flags: doctorFlags{port: uint16(listener.Addr().(*net.TCPAddr).Port)}, vm: inventory.VM{Addresses: []string{"127.0.0.1"}}}
+	p := patient{flags: doctorFlags{agentFlags: agentFlags{port: uint16(listener.Addr().(*net.TCPAddr).Port)}}, vm: inventory.VM{Addresses: []string{"127.0.0.1"}}}
 	ask := func(want inventory.CheckStatus, says string) {
 		var c inventory.Check
 		if p.port(t.Context(), &c); c.Status != want || !strings.Contains(strings.Join(c.Evidence, ""), says) {
@@ -264,6 +269,25 @@ func TestRunIsRefusedByPreflight(t *testing.T) {
 		if n := w.count(t, method); n != 0 {
 			t.Errorf("%s was called %d times, want never", method, n)
 		}
+	}
+}
+
+// TestGates runs a VM whose host has too little for it: the run warns, or is postponed where it was told to.
+func TestGates(t *testing.T) {
+	t.Parallel()
+	w := start(t, "doctor")
+	o := operate(t, w.environment("starved"), nil, append(window("starved"), "--postpone", "cpu_ready,host_load")...)
+	if o.exit != exitPreflight || !slices.Contains(o.codes(), "SF2131") || len(o.result.Window.Phases) > 0 {
+		t.Errorf("postponed: exit status %d with %v", o.exit, o.codes())
+	}
+	free(t, w, "starved", 0)
+	o = operate(t, w.environment("starved"), nil, append(window("starved"), "--postpone", "datastore_latency")...)
+	if o.exit != exitOK || !slices.Contains(o.codes(), "SF2131") {
+		t.Errorf("warned: exit status %d with %v", o.exit, o.codes())
+	}
+	o = operate(t, w.environment("starved"), nil, append(window("starved"), "--postpone", "weather")...)
+	if o.exit != exitUsage || !strings.Contains(o.stderr, "guest_uptime, cpu_ready") {
+		t.Errorf("no gate: exit status %d, %s", o.exit, o.stderr)
 	}
 }
 

@@ -58,7 +58,7 @@ func (c *cli) options(t target) (vsphere.Options, error) {
 		return vsphere.Options{}, missing("no vCenter account: set GOVC_USERNAME and GOVC_PASSWORD")
 	}
 	o := vsphere.Options{
-		URL: u, Agent: "stillframe/" + version,
+		URL: u, Agent: "stillframe/" + version, Now: c.now,
 		Login: func(context.Context) (*url.Userinfo, error) { return url.UserPassword(name, password), nil },
 	}
 	return o, c.trust(t, &o)

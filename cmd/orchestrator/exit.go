@@ -13,10 +13,13 @@ const (
 	exitUsage       = 2
 	exitDegraded    = 3
 	exitNoMatch     = 4
+	exitUnreachable = 5
 	exitAuth        = 6
 	exitPreflight   = 7
+	exitConfig      = 8
 	exitBudget      = 9
 	exitLocked      = 11
+	exitWrongKey    = 12
 	exitRecovery    = 13
 	exitInterrupted = 130
 )
@@ -24,14 +27,18 @@ const (
 // exitByCode are the codes whose failure has an exit status of its own; all others are exitFailed.
 var exitByCode = map[string]int{
 	"SF1001": exitUsage, "SF1002": exitUsage, "SF1003": exitUsage,
+	"SF1501": exitConfig, "SF1502": exitNoMatch, "SF1503": exitAuth, "SF1504": exitConfig, "SF1505": exitWrongKey, "SF1509": exitLocked,
+	"SF1200": exitConfig, "SF1907": exitLocked, "SF1920": exitConfig, "SF1921": exitConfig, "SF1922": exitConfig, "SF1923": exitConfig,
+	"SF1711": exitUnreachable, "SF1713": exitAuth, "SF1714": exitAuth, "SF1715": exitUsage, "SF1716": exitUsage, "SF1717": exitNoMatch, "SF1718": exitLocked,
 	"SF2009": exitNoMatch, "SF2010": exitNoMatch,
 	"SF1101": exitPreflight, "SF1102": exitPreflight, "SF1103": exitLocked, "SF1104": exitAuth, "SF2304": exitRecovery,
-	"SF4010": exitPreflight, "SF4012": exitPreflight,
-	"SF2001": exitAuth, "SF2003": exitAuth, "SF2101": exitAuth, "SF3001": exitAuth, "SF3104": exitAuth, "SF3604": exitAuth,
+	"SF4010": exitPreflight, "SF4012": exitPreflight, "SF4013": exitPreflight,
+	"SF2001": exitAuth, "SF2003": exitAuth, "SF2011": exitAuth, "SF2101": exitAuth, "SF3001": exitAuth, "SF3104": exitAuth, "SF3604": exitAuth,
 	"SF2111": exitPreflight, "SF2112": exitPreflight, "SF2113": exitPreflight, "SF2114": exitPreflight, "SF2115": exitPreflight,
 	"SF2118": exitPreflight, "SF2119": exitPreflight, "SF2120": exitPreflight, "SF2121": exitPreflight, "SF2122": exitPreflight,
-	"SF2124": exitPreflight, "SF2208": exitPreflight, "SF3601": exitPreflight,
-	"SF3602": exitPreflight, "SF3609": exitPreflight, "SF4011": exitPreflight,
+	"SF2124": exitPreflight, "SF2208": exitPreflight, "SF2131": exitPreflight, "SF2132": exitPreflight, "SF2133": exitPreflight,
+	"SF2701": exitPreflight, "SF2702": exitPreflight, "SF3601": exitPreflight,
+	"SF3602": exitPreflight, "SF3609": exitPreflight, "SF4011": exitPreflight, "SF4910": exitPreflight,
 }
 
 // exitOf gives the exit status of an error.

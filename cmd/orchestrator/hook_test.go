@@ -170,3 +170,28 @@ func TestHookAgentGone(t *testing.T) {
 		})
 	}
 }
+
+// TestHookAgentGoneBesideTheHold kills the agent while hooks of prepare, or of post-thaw, run: the run has post-thaw run from
+// outside, for nobody else would come.
+func TestHookAgentGoneBesideTheHold(t *testing.T) {
+	lab.Need(t, lab.Root, lab.Loop)
+	for _, day := range []struct {
+		scenario string
+		exit     int
+		level    freezewindow.Level
+	}{
+		{"hook-agent-killed-early", exitFailed, freezewindow.Unproved},
+		{"hook-agent-killed-late", exitOK, freezewindow.Filesystem},
+	} {
+		t.Run(day.scenario, func(t *testing.T) {
+			t.Parallel()
+			w := start(t, day.scenario)
+			o := operate(t, w.environment("vm"), nil, window("vm")...)
+			if o.exit != day.exit || o.result.Verdict.Level != day.level {
+				t.Errorf("exit status %d, level %s, want %d, %s", o.exit, o.result.Verdict.Level, day.exit, day.level)
+			}
+			clean(t, w, "vm")
+			unhooked(t, w)
+		})
+	}
+}

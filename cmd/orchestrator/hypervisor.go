@@ -3,9 +3,9 @@ package main
 import (
 	"context"
 	"net/url"
-	"time"
 
 	"github.com/stillframe/stillframe/pkg/backup"
+	"github.com/stillframe/stillframe/pkg/datamover"
 	"github.com/stillframe/stillframe/pkg/guest"
 	"github.com/stillframe/stillframe/pkg/guest/guestops"
 	"github.com/stillframe/stillframe/pkg/inventory"
@@ -27,23 +27,47 @@ func (h hypervisor) Prepare(ctx context.Context, vm inventory.VM, name, descript
 
 func (h hypervisor) Remove(ctx context.Context, s inventory.Snapshot) (string, error) {
 	r, err := h.snapshots.Remove(ctx, s)
+	return unsettled(r), err
+}
+
+func unsettled(r vsphere.RemoveResult) string {
 	if r.ConsolidationNeeded {
-		return "vCenter still says that the disks need consolidation", err
+		return "vCenter still says that the disks need consolidation"
 	}
-	return "", err
+	return ""
 }
 
 func (h hypervisor) FindSnapshots(ctx context.Context, vm inventory.VM, prefix string) ([]inventory.Snapshot, error) {
 	return h.snapshots.FindSnapshots(ctx, vm, prefix)
 }
 
+// origins tells a mover where the data of a snapshot lies.
+type origins struct {
+	endpoint *vsphere.Endpoint
+	options  vsphere.Options
+}
+
+var _ backup.Origins = origins{}
+
+func (o origins) Origin(ctx context.Context, s inventory.Snapshot) (datamover.Origin, error) {
+	disks, err := o.endpoint.SnapshotDisks(ctx, s)
+	if err != nil {
+		return datamover.Origin{}, err
+	}
+	seen, err := o.endpoint.Probe(ctx)
+	if err != nil {
+		return datamover.Origin{}, err
+	}
+	return datamover.Origin{URL: o.options.URL, Thumbprint: seen.Thumbprint, Login: o.options.Login, Disks: disks}, nil
+}
+
 // guests is the road by guest operations of one endpoint.
 type guests struct {
 	endpoint *vsphere.Endpoint
-	store    *statefile.Store
+	store    notebook
 	vcenter  string
 	account  *url.Userinfo
-	payload  guest.Payload
+	payloads payloads
 	port     uint16
 	address  string
 }
@@ -52,8 +76,12 @@ var _ backup.Guests = guests{}
 
 func (g guests) Open(ctx context.Context, vm inventory.VM, run string, epoch uint64) (*guest.Deployment, error) {
 	about := statefile.Intent{Run: run, Epoch: epoch, VCenter: g.vcenter, VM: vm.InstanceUUID, Path: vm.Path, Moref: vm.Moref}
+	payload, err := g.payloads.of(vm)
+	if err != nil {
+		return &guest.Deployment{}, err
+	}
 	ops, _ := newLogon(g.endpoint, g.store, vm, g.account)
-	d := guest.Deployer{Access: guestops.NewRecorded(ops, ledger{g.store, about}), Payload: g.payload, Port: g.port}
+	d := guest.Deployer{Access: guestops.NewRecorded(ops, vm.System(), ledger{g.store, about}), Payload: payload, Port: g.port}
 	t := guest.Target{Addresses: vm.Addresses, VMUUID: vm.UUID, Run: run, Epoch: epoch}
 	if g.address != "" {
 		t.Addresses = []string{g.address}
@@ -65,7 +93,7 @@ func (g guests) Open(ctx context.Context, vm inventory.VM, run string, epoch uin
 // counts, never what a guest says.
 type logon struct {
 	guestops.Operations
-	store      *statefile.Store
+	store      breaker
 	credential string
 	account    *url.Userinfo
 }
@@ -75,7 +103,7 @@ func (l logon) Validate(ctx context.Context) error {
 }
 
 // newLogon makes the guest operations of one VM.
-func newLogon(e *vsphere.Endpoint, store *statefile.Store, vm inventory.VM, account *url.Userinfo) (logon, *vsphere.GuestOps) {
+func newLogon(e *vsphere.Endpoint, store breaker, vm inventory.VM, account *url.Userinfo) (logon, *vsphere.GuestOps) {
 	ops := vsphere.NewGuestOps(e, vm, func(context.Context) (*url.Userinfo, error) { return account, nil })
 	return logon{ops, store, guestCredential(vm, account), account}, ops
 }
@@ -91,7 +119,7 @@ func guestCredential(vm inventory.VM, account *url.Userinfo) string {
 
 // ledger writes down what is put into one guest by one run.
 type ledger struct {
-	store *statefile.Store
+	store backup.Journal
 	about statefile.Intent
 }
 
@@ -99,7 +127,7 @@ var _ guest.Ledger = ledger{}
 
 func (l ledger) intent(kind statefile.Kind, r guest.Remote) statefile.Intent {
 	i := l.about
-	i.Kind, i.Subject, i.At = kind, r.Dir, time.Now().UTC()
+	i.Kind, i.Subject = kind, r.Dir
 	return i
 }
 

@@ -31,7 +31,7 @@ func (*account) Fetch(context.Context, string, int64) ([]byte, error) {
 
 // TestLogon remembers a refused logon, and nothing else that has the same code.
 func TestLogon(t *testing.T) {
-	store, err := statefile.Open(filepath.Join(t.TempDir(), "state"))
+	store, err := statefile.Open(filepath.Join(t.TempDir(), "state"), statefile.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, getenv fu
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	giveUp := make(chan struct{})
+	c := &cli{stdout: stdout, stderr: stderr, getenv: getenv, giveUp: giveUp, reload: make(chan struct{}, 1), now: wallClock(getenv)}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	signal.Ignore(syscall.SIGPIPE) // a reader of our output that leaves must not end a run in its middle
@@ -29,7 +30,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, getenv fu
 	go func() {
 		for n := 0; ; n++ {
 			select {
-			case <-signals:
+			case got := <-signals:
+				if got == syscall.SIGHUP && c.reloads.Load() {
+					select {
+					case c.reload <- struct{}{}:
+					default: // one is due already
+					}
+					n--
+					continue
+				}
 			case <-ctx.Done():
 				if n == 0 {
 					return
@@ -38,7 +47,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, getenv fu
 			}
 			switch n {
 			case 0:
-				say(stderr, "interrupted: a held guest is thawed first, then the run is cleaned up and ends; once more ends the wait for a late snapshot task")
+				if c.reloads.Load() {
+					say(stderr, "ending: no run begins any more, and those at work come to their end first")
+				} else {
+					say(stderr, "interrupted: a held guest is thawed first, then the run is cleaned up and ends; once more ends the wait for a late snapshot task")
+				}
 				cancel(errInterrupted)
 			case 1:
 				close(giveUp)
@@ -46,7 +59,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, getenv fu
 			}
 		}
 	}()
-	c := &cli{stdout: stdout, stderr: stderr, getenv: getenv, giveUp: giveUp}
 	root := c.root() //nolint:contextcheck // cobra hands ctx to each command's RunE
 	root.SetArgs(args)
 	root.SetOut(stdout)

@@ -38,7 +38,17 @@ func writeTable(w io.Writer, r backup.Result) error {
 		timeline(line, r.Window)
 		line("")
 		line("snapshot %s   task %.3f s   removed: %v", r.Snapshot.Name, r.Snapshot.TaskSeconds, r.Snapshot.Removed)
+		if r.Snapshot.Kept {
+			line("         kept as %s: \"stillframe recover --kept --vm %s\" removes it", r.Snapshot.Moref, r.VM.Moref)
+		}
+		line("road     %s", road(r.Snapshot))
 	}
+	if r.DryRun {
+		line("dry run  nothing was touched")
+	} else if r.Mover != nil {
+		moved(line, *r.Mover)
+	}
+	writersTable(line, r.Writers)
 	for _, a := range r.Guest.Attempts {
 		state := "ok"
 		if !a.OK {
@@ -62,6 +72,38 @@ func writeTable(w io.Writer, r backup.Result) error {
 	return err
 }
 
+// moved prints how the mover went.
+func moved(line func(string, ...any), m backup.Moved) {
+	told := map[backup.Told]string{
+		backup.ToldNothing: "nothing, their session had ended with the window", backup.ToldAll: "that all is stored", backup.ToldNone: "that there is no backup",
+		backup.ToldExpired: "that there is no backup: their session had ended meanwhile", backup.ToldUnknown: "not known what",
+	}[m.Told]
+	if m.State == backup.MoveNotRun {
+		line("mover    NOT RUN")
+		return
+	}
+	line("mover    %s after %.3f s at %.0f %% %s", strings.ToUpper(string(m.State)), m.DurationSeconds, 100*m.Progress, m.Text)
+	line("         applications were told: %s", told)
+	for said := range strings.Lines(m.Said) {
+		line("         said: %s", strings.TrimSpace(said))
+	}
+}
+
+// writersTable prints the VSS writers, what they said and how long each may be held.
+func writersTable(line func(string, ...any), writers []backup.Writer) {
+	if len(writers) == 0 {
+		return
+	}
+	line("%-8s %-34s %-38s %-8s %-6s %s", "writers", "name", "class", "required", "limit", "state")
+	for _, w := range writers {
+		state := fmt.Sprintf("[%d] %s", w.State, strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(w.StateName, "VSS_WS_"), "_", " ")))
+		if w.Phase != "" {
+			state += fmt.Sprintf(", FAILED in %s: 0x%s %s", w.Phase, w.FailureHR, w.Failure)
+		}
+		line("%-8s %-34.34s %-38s %-8v %4.0f s %s", "", w.Name, w.ClassID, w.Required, w.HoldLimitSeconds, state)
+	}
+}
+
 // timeline draws the phases against the 20 s band: the bar is the budget, so what passes its end is beyond it.
 func timeline(line func(string, ...any), w backup.Window) {
 	scale := float64(barWidth) / w.BudgetSeconds
@@ -79,6 +121,14 @@ func timeline(line func(string, ...any), w backup.Window) {
 		}
 		line("%-16s %s %8.3f s", p.Name, bar, p.DurationSeconds)
 	}
+}
+
+// road says whom the snapshot was asked of.
+func road(s backup.Snap) string {
+	if s.Host != "" {
+		return fmt.Sprintf("%s %s: %s", s.Road, s.Host, s.RoadReason)
+	}
+	return fmt.Sprintf("%s: %s", s.Road, s.RoadReason)
 }
 
 func cause(r backup.Result) string {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stillframe/stillframe/pkg/backup"
+	"github.com/stillframe/stillframe/pkg/datamover"
 	"github.com/stillframe/stillframe/pkg/guest/guestops"
 	"github.com/stillframe/stillframe/pkg/inventory"
 	"github.com/stillframe/stillframe/pkg/statefile"
@@ -23,6 +24,7 @@ type recoverFlags struct {
 	target
 	vm, state, output string
 	dryRun, forget    bool
+	kept              bool
 	taskLimit         time.Duration
 }
 
@@ -32,16 +34,23 @@ func (c *cli) recoverCommand() *cobra.Command {
 		Use: "recover [--vm VM] [--dry-run]", Short: "Finish what a killed run left: free the guest, remove its agent and its snapshot", Args: cobra.NoArgs,
 		Long: `Reads from the state folder what runs were about to make and did not prove to be gone, and takes it away: the agent is
 ended, what it may hold is thawed, its folder is removed; a snapshot is removed when its name is exactly the one that the run
-wrote down. Nothing else is touched. With nothing open it contacts nobody.
+wrote down. Nothing else is touched. With nothing open it contacts nobody. A snapshot that a run kept on purpose
+(--keep-snapshot) is only listed; --kept removes it too.
 
 What cannot be done now is named and stays written down; the exit status is then 13. Accounts and trust are those of
 "stillframe run".`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.recover(cmd.Context(), f) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.vm == "" && cmd.Flags().Changed("vm") { // an unset variable would widen the recovery to all VMs
+				return invalid("--vm is empty: name a VM, or leave the flag out to recover every VM")
+			}
+			return c.recover(cmd.Context(), f)
+		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.vm, "vm", "", "only this VM: inventory path, moref, instance UUID or name (default: every VM)")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "only say what is open: nothing is contacted")
 	flags.BoolVar(&f.forget, "forget", false, "strike out what belongs to VMs that this vCenter does not know: for VMs that were deleted")
+	flags.BoolVar(&f.kept, "kept", false, "also remove snapshots that runs kept on purpose")
 	flags.DurationVar(&f.taskLimit, "task-limit", 30*time.Second, "how long to wait for a snapshot task that has not ended")
 	f.target.flags(cmd)
 	stateFlag(cmd, &f.state)
@@ -50,6 +59,9 @@ What cannot be done now is named and stays written down; the exit status is then
 }
 
 func (c *cli) recover(ctx context.Context, f recoverFlags) error {
+	if f.taskLimit <= 0 {
+		return &usageError{fmt.Errorf("--task-limit %v is not positive", f.taskLimit)}
+	}
 	store, err := c.store(f.state)
 	if err != nil {
 		return err
@@ -68,7 +80,7 @@ func (c *cli) recover(ctx context.Context, f recoverFlags) error {
 			}
 			return nil
 		}
-	case f.dryRun:
+	case f.dryRun, len(backup.Unfinished(intents)) == 0 && !f.kept && !f.forget:
 		recovery.Leave(nil)
 	default:
 		if recovery, err = c.takeAway(ctx, f, store, intents); err != nil {
@@ -117,7 +129,8 @@ func (c *cli) takeAway(ctx context.Context, f recoverFlags, store *statefile.Sto
 	r := backup.Recoverer{
 		Hypervisor: hypervisor{endpoint, snapshots}, Tasks: snapshots, Memory: store,
 		Guests: cleaner{endpoint, c.guestAccount, store},
-		Log:    c.logger(), Run: id.String(), TaskLimit: f.taskLimit, Forget: f.forget, VCenter: options.URL.Host,
+		Log:    c.logger(), Run: id.String(), TaskLimit: f.taskLimit, Forget: f.forget, Kept: f.kept, VCenter: options.URL.Host,
+		EndMover: datamover.EndLeft,
 	}
 	recovery := r.Recover(ctx, intents)
 	if left := endpoint.Close(context.WithoutCancel(ctx)); left != nil {
@@ -164,7 +177,7 @@ func writeRecovery(w io.Writer, r backup.Recovery) error {
 type cleaner struct {
 	endpoint *vsphere.Endpoint
 	account  func() (*url.Userinfo, error)
-	store    *statefile.Store
+	store    breaker
 }
 
 var _ backup.Cleaner = cleaner{}
@@ -175,5 +188,5 @@ func (g cleaner) Clear(ctx context.Context, vm inventory.VM, folder string, star
 		return err
 	}
 	ops, processes := newLogon(g.endpoint, g.store, vm, account)
-	return guestops.New(ops).Clear(ctx, processes, folder, started)
+	return guestops.New(ops, vm.System()).Clear(ctx, processes, folder, started)
 }

@@ -120,7 +120,7 @@ func TestRecoverLeavesForeign(t *testing.T) {
 	if first.exit != exitOK {
 		t.Fatalf("exit status %d, want 0", first.exit)
 	}
-	store, err := statefile.Open(env["STILLFRAME_STATE_DIR"])
+	store, err := statefile.Open(env["STILLFRAME_STATE_DIR"], statefile.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -333,7 +333,7 @@ func TestAdmission(t *testing.T) {
 	if a := again.result.Admission; again.exit != exitOK || a.Predicted.Windows != 1 || a.Predicted.SumSeconds > 5 || a.Predicted.SnapshotP50Seconds < 0.1 {
 		t.Errorf("exit status %d, admission %+v, want one by the window before", again.exit, a)
 	}
-	store, err := statefile.Open(env["STILLFRAME_STATE_DIR"])
+	store, err := statefile.Open(env["STILLFRAME_STATE_DIR"], statefile.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

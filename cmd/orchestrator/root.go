@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -14,6 +16,11 @@ type cli struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
 	giveUp         <-chan struct{}
+	// reload has an element when a SIGHUP came, from when reloads is true on; before that it interrupts.
+	reload  chan struct{}
+	reloads atomic.Bool
+	// now is the wall clock, by which stamps that last from run to run and certificates are judged; run sets it.
+	now func() time.Time
 	// exit is the status of a command that ended without an error.
 	exit int
 }
@@ -29,7 +36,29 @@ func (c *cli) root() *cobra.Command {
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(c.runCommand(), c.recoverCommand(), c.doctorCommand(), c.vsphereCommand(), c.versionCommand(), c.completionCommand(), c.manCommand())
+	root.AddCommand(
+		c.daemonCommand(),
+		c.runCommand(),
+		c.jobsCommand(),
+		c.runsCommand(),
+		c.vmsCommand(),
+		c.windowCommand(),
+		c.snapshotsCommand(),
+		c.recoverCommand(),
+		c.doctorCommand(),
+		c.writersCommand(),
+		c.agentCommand(),
+		c.vsphereCommand(),
+		c.credsCommand(),
+		c.configCommand(),
+		c.dbCommand(),
+		c.supportBundleCommand(),
+		c.tokenCommand(),
+		c.auditCommand(),
+		c.versionCommand(),
+		c.completionCommand(),
+		c.manCommand(),
+	)
 	root.SetHelpCommand(helpCommand())
 	root.InitDefaultHelpCmd()
 	strict(root)

@@ -25,8 +25,12 @@ type badDay struct {
 	held time.Duration
 	// leftover is a part of what the output must name as left behind; empty when nothing may be left.
 	leftover string
+	// windows is true for a wine guest.
+	windows bool
 	// heal are the POSTs that bring the peer back, path and body, after which a run of recover must clean up.
 	heal [][2]string
+	// also looks at what else has to hold when the guest is free again.
+	also func(t *testing.T, w *world, vm string)
 }
 
 // run lives one bad day.
@@ -50,6 +54,12 @@ func (d badDay) run(t *testing.T) {
 		t.Errorf("findings %v, want %q among them", o.codes(), d.code)
 	}
 	free(t, w, d.vm, d.held)
+	if d.windows && d.leftover == "" {
+		windowsRemoved(t, w, d.vm)
+	}
+	if d.also != nil {
+		d.also(t, w, d.vm)
+	}
 	switch left := strings.Join(o.result.Leftovers, "; "); {
 	case d.leftover == "":
 		if left != "" {

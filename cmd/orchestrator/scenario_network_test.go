@@ -9,7 +9,8 @@ import (
 	"github.com/stillframe/stillframe/pkg/lab"
 )
 
-// TestNetworkBadDays: the link to the agent goes silent in each state, or carries one byte at a time.
+// TestNetworkBadDays: the link to the agent goes silent in each state, or carries one byte at a time. While THAWING that
+// costs the proof unless the link comes back in time for the agent's last word; in OPEN all is proved already.
 func TestNetworkBadDays(t *testing.T) {
 	t.Parallel()
 	ext4 := []lab.Requirement{lab.Root, lab.Loop}
@@ -17,6 +18,9 @@ func TestNetworkBadDays(t *testing.T) {
 		{scenario: "silent-link-arming", exit: exitFailed, level: freezewindow.Unproved, code: "SF3701"},
 		{scenario: "silent-link-ready", exit: exitBudget, level: freezewindow.Unproved, code: "SF4001"},
 		{scenario: "silent-link-frozen", needs: ext4, exit: exitBudget, level: freezewindow.Crash, code: "SF4905", held: 19 * time.Second},
+		{scenario: "silent-link-thawing", exit: exitBudget, level: freezewindow.Crash, code: "SF4905", held: 8 * time.Second},
+		{scenario: "silent-link-thawing-back", exit: exitOK, level: freezewindow.Filesystem, code: "SF4009", held: 8 * time.Second},
+		{scenario: "silent-link-open", exit: exitOK, level: freezewindow.Filesystem, held: 3 * time.Second},
 		{scenario: "one-byte", exit: exitOK, level: freezewindow.Filesystem, held: 3 * time.Second},
 	} {
 		t.Run(d.scenario, d.run)

@@ -22,10 +22,12 @@ import (
 	"github.com/stillframe/stillframe/pkg/backup"
 	"github.com/stillframe/stillframe/pkg/freezewindow"
 	"github.com/stillframe/stillframe/pkg/lab"
+	"github.com/stillframe/stillframe/pkg/lab/postgres"
 )
 
 // binaries is where TestMain's programs are built, once, when the first scenario asks for them.
-var binaries struct{ stillframe, agent, lab string }
+// clocked is stillframe with a wall clock that STILLFRAME_LAB_CLOCK steps.
+var binaries struct{ dir, stillframe, clocked, agent, lab, mover string }
 
 // parallelism is how many scenarios run at once: they wait far more than they work.
 const parallelism = "8"
@@ -44,8 +46,12 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	binaries.stillframe, binaries.agent, binaries.lab = filepath.Join(dir, "stillframe"), filepath.Join(dir, "agent"), filepath.Join(dir, "lab")
+	binaries.clocked = filepath.Join(dir, "stillframe-clocked")
+	binaries.mover = filepath.Join(dir, "mover")
 	for _, b := range [][]string{
+		{"-o", binaries.mover, "../../testing/mover"},
 		{"-o", binaries.stillframe, "../orchestrator"},
+		{"-o", binaries.clocked, "-tags", "lab", "../orchestrator"},
 		{"-o", binaries.agent, "-tags", "lab", "../agent"},
 		{"-o", binaries.lab, "../lab"},
 	} {
@@ -55,11 +61,12 @@ func TestMain(m *testing.M) {
 			panic(fmt.Sprintf("go build %v: %v\n%s", b, err, out))
 		}
 	}
+	binaries.dir = dir
 	status := m.Run()
 	if err := os.RemoveAll(dir); err != nil {
 		panic(err)
 	}
-	os.Exit(status)
+	postgres.Exit(status)
 }
 
 // world is one running stillframe-lab.
@@ -155,12 +162,12 @@ func await(t *testing.T, what string, seen func() bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(time.Minute)
+	limit := time.After(3 * time.Minute) // a machine that is busy may need a minute
 	for !seen() {
 		select {
 		case <-tick.C:
 		case <-limit:
-			t.Fatalf("waited a minute for %s", what)
+			t.Fatalf("waited 3 minutes for %s", what)
 		}
 	}
 }
@@ -233,7 +240,11 @@ func operate(t *testing.T, env map[string]string, during func(*os.Process), args
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binaries.stillframe, args...)
+	program := binaries.stillframe
+	if env["STILLFRAME_LAB_CLOCK"] != "" {
+		program = binaries.clocked
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
 	for k, v := range env {
 		cmd.Env = append(cmd.Env, k+"="+v)
 	}
@@ -297,7 +308,13 @@ func removed(t *testing.T, w *world, vm string) {
 	if holds.HeldNow || len(holds.Rescues) > 0 || holds.Error != "" {
 		t.Errorf("the guest is held: %v, rescued by the lab: %v, its writer says: %q", holds.HeldNow, holds.Rescues, holds.Error)
 	}
-	err := filepath.WalkDir(w.dir, func(path string, _ os.DirEntry, err error) error {
+	noAgent(t, w.dir)
+}
+
+// noAgent checks that below a folder of the lab there is neither the agent's file nor its process.
+func noAgent(t *testing.T, dir string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(path, "stillframe-agent") {
 			t.Errorf("the agent is left in the guest: %s", path)
 		}
@@ -311,7 +328,7 @@ func removed(t *testing.T, w *world, vm string) {
 		t.Error(err)
 	}
 	for _, p := range programs {
-		if program, err := os.Readlink(p); err == nil && strings.HasPrefix(program, w.dir) && strings.Contains(program, "stillframe-agent") {
+		if program, err := os.Readlink(p); err == nil && strings.HasPrefix(program, dir) && strings.Contains(program, "stillframe-agent") {
 			t.Errorf("an agent still runs: %s %s", p, program)
 		}
 	}

@@ -21,6 +21,11 @@ func TestScript(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", filepath.Dir(binaries.stillframe)+string(os.PathListSeparator)+os.Getenv("PATH"))
 			e.Setenv("AGENT", binaries.agent)
+			tree, err := filepath.Abs("../..")
+			if err != nil {
+				return err
+			}
+			e.Setenv("TREE", tree)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": status},
@@ -57,11 +62,34 @@ func each(cmd *cobra.Command, f func(*cobra.Command)) {
 func TestBogusChild(t *testing.T) {
 	each((&cli{}).root(), func(cmd *cobra.Command) {
 		args := append(strings.Fields(cmd.CommandPath())[1:], "no-such-child")
+		if !cmd.HasSubCommands() { // what takes names gets one too many
+			for _, word := range strings.Fields(cmd.Use)[1:] {
+				if !strings.HasPrefix(strings.Trim(word, "[]"), "--") {
+					args = append(args, "nor-such-a-one")
+				}
+			}
+		}
 		var stdout, stderr strings.Builder
-		if got := run(t.Context(), args, &stdout, &stderr, func(string) string { return "" }); got != exitUsage || stdout.Len() > 0 {
+		got := run(t.Context(), args, &stdout, &stderr, func(string) string { return "" })
+		if got != exitUsage || stdout.Len() > 0 {
 			t.Errorf("%q ends with %d and prints %q, want %d and nothing on standard output", args, got, stdout.String(), exitUsage)
 		}
 	})
+}
+
+// TestSettingsThatMislead are refused before anything is contacted, with a word that names the flag.
+func TestSettingsThatMislead(t *testing.T) {
+	for line, flag := range map[string]string{
+		"recover --vm=": "--vm", "recover --forget --vm=": "--vm",
+		"run --window-only --vm v --guest-address db01": "--guest-address", "run --window-only --vm v --guest-address 0.0.0.0": "--guest-address",
+		"run --window-only --vm v --guest-address 192.0.2.7:6465": "--guest-address", "doctor --vm v --guest-address fe80::1": "--guest-address",
+	} {
+		var stdout, stderr strings.Builder
+		status := run(t.Context(), strings.Fields(line), &stdout, &stderr, func(string) string { return "" })
+		if status != exitUsage || stdout.Len() > 0 || !strings.Contains(stderr.String(), flag+" ") || !strings.Contains(stderr.String(), "SF1003") {
+			t.Errorf("%q ends with %d and says %q", line, status, stderr.String())
+		}
+	}
 }
 
 // TestOutputFlag wants -o on every command that prints what it found, and a row in docs/cli.md for every command.
@@ -70,7 +98,7 @@ func TestOutputFlag(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := map[string]bool{"stillframe": true, "stillframe help": true, "stillframe completion": true, "stillframe man": true}
+	own := map[string]bool{"stillframe": true, "stillframe help": true, "stillframe daemon": true, "stillframe completion": true, "stillframe man": true, "stillframe config schema": true, "stillframe config example": true}
 	each((&cli{}).root(), func(cmd *cobra.Command) {
 		path := cmd.CommandPath()
 		if !cmd.HasSubCommands() && !own[path] && cmd.Flags().Lookup("output") == nil {

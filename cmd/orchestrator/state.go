@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stillframe/stillframe/pkg/backup"
 	"github.com/stillframe/stillframe/pkg/guest"
 	"github.com/stillframe/stillframe/pkg/statefile"
 	"github.com/stillframe/stillframe/pkg/vsphere"
@@ -21,8 +22,17 @@ func stateFlag(cmd *cobra.Command, dir *string) {
 	cmd.Flags().StringVar(dir, "state-dir", "", "folder of what lasts from run to run (default STILLFRAME_STATE_DIR, else "+systemState+", or XDG_STATE_HOME/stillframe for other users than root)")
 }
 
-// store opens the state folder: the flag, STILLFRAME_STATE_DIR, the system's for root, else the user's own.
+// store opens the state folder.
 func (c *cli) store(dir string) (*statefile.Store, error) {
+	dir, err := c.stateDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	return statefile.Open(dir, statefile.Options{Now: c.now})
+}
+
+// stateDir names the state folder: the flag, STILLFRAME_STATE_DIR, the system's for root, else the user's own.
+func (c *cli) stateDir(dir string) (string, error) {
 	dir = first(dir, c.getenv("STILLFRAME_STATE_DIR"))
 	switch own := first(c.getenv("XDG_STATE_HOME"), filepath.Join(c.getenv("HOME"), ".local", "state")); {
 	case dir != "":
@@ -31,17 +41,29 @@ func (c *cli) store(dir string) (*statefile.Store, error) {
 	case filepath.IsAbs(own):
 		dir = filepath.Join(own, "stillframe")
 	default:
-		return nil, missing("no state folder: give --state-dir or set STILLFRAME_STATE_DIR")
+		return "", missing("no state folder: give --state-dir or set STILLFRAME_STATE_DIR")
 	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return nil, invalid("state folder: %v", err)
+		return "", invalid("state folder: %v", err)
 	}
-	return statefile.Open(dir)
+	return dir, nil
+}
+
+// breaker remembers passwords that were refused, satisfied by *statefile.Store and by the daemon's *catalog.Catalog.
+type breaker interface {
+	Tried(ctx context.Context, credential, secret string) error
+	Refuse(ctx context.Context, credential, secret, why string) error
+}
+
+// notebook also remembers what is made outside.
+type notebook interface {
+	breaker
+	backup.Journal
 }
 
 // connect logs in to vCenter. A password that it refused a short time ago is not tried again.
-func connect(ctx context.Context, o vsphere.Options, store *statefile.Store) (*vsphere.Endpoint, error) {
+func connect(ctx context.Context, o vsphere.Options, store breaker) (*vsphere.Endpoint, error) {
 	account, err := o.Login(ctx)
 	if err != nil {
 		return nil, err
@@ -56,7 +78,7 @@ func connect(ctx context.Context, o vsphere.Options, store *statefile.Store) (*v
 
 // once tries a password unless this very one was refused in the last 15 min, and remembers it when try fails with the code
 // refused.
-func once(ctx context.Context, store *statefile.Store, credential string, account *url.Userinfo, refused string, try func() error) error {
+func once(ctx context.Context, store breaker, credential string, account *url.Userinfo, refused string, try func() error) error {
 	password, _ := account.Password()
 	if err := store.Tried(ctx, credential, password); err != nil {
 		return err

@@ -23,20 +23,28 @@ func (c *cli) versionCommand() *cobra.Command {
 	return cmd
 }
 
-func (c *cli) version(output string) error {
-	v := struct {
-		APIVersion string            `json:"api_version"`
-		Version    string            `json:"version"`
-		Go         string            `json:"go"`
-		Platform   string            `json:"platform"`
-		Protocol   int               `json:"agent_protocol"`
-		Agents     map[string]string `json:"agents"`
-	}{"stillframe/v1", version, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, protocol.MaxVersion, map[string]string{}}
-	for _, arch := range []string{"amd64", "arm64"} {
-		if p, err := guest.EmbeddedAgent(arch); err == nil {
-			v.Agents["linux/"+arch] = fmt.Sprintf("%x", p.SHA256)
+// versions are what a binary is made of, as -o json prints it. Fields are only ever added.
+type versions struct {
+	APIVersion string            `json:"api_version"`
+	Version    string            `json:"version"`
+	Go         string            `json:"go"`
+	Platform   string            `json:"platform"`
+	Protocol   int               `json:"agent_protocol"`
+	Agents     map[string]string `json:"agents"`
+}
+
+func ownVersions() versions {
+	v := versions{"stillframe/v1", version, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, protocol.MaxVersion, map[string]string{}}
+	for _, platform := range guest.Platforms() {
+		if p, err := guest.EmbeddedAgent(platform); err == nil {
+			v.Agents[string(platform.System)+"/"+platform.Arch] = fmt.Sprintf("%x", p.SHA256)
 		}
 	}
+	return v
+}
+
+func (c *cli) version(output string) error {
+	v := ownVersions()
 	if output == "json" {
 		return writeJSON(c.stdout, v)
 	}

@@ -24,27 +24,54 @@ const (
 // imports is the table of the architecture: what each package may import of ours. A package that is not here fails,
 // so that a new one is a decision. The lab and what lies below it may import anything and are not listed.
 var imports = map[string][]string{
-	"pkg/inventory":      {},
-	"pkg/agent/protocol": {},
-	"pkg/advice":         {},
-	"pkg/freezewindow":   {"pkg/inventory"},
-	"pkg/admission":      {"pkg/freezewindow"},
-	"pkg/statefile":      {"pkg/admission"},
-	"pkg/vsphere":        {"pkg/inventory"},
-	"pkg/agent":          {"pkg/agent/protocol"},
-	"pkg/agent/fsfreeze": {"pkg/agent", "pkg/agent/protocol"},
-	"pkg/agent/hook":     {"pkg/agent", "pkg/agent/protocol"},
-	"pkg/guest":          {"pkg/inventory", "pkg/freezewindow", "pkg/agent/protocol"},
-	"pkg/guest/guestops": {"pkg/guest", "pkg/agent/protocol"},
-	"pkg/metrics":        {"pkg/admission", "pkg/backup", "pkg/freezewindow"},
-	"pkg/backup":         {"pkg/inventory", "pkg/freezewindow", "pkg/guest", "pkg/advice", "pkg/admission", "pkg/statefile"},
-	"cmd/orchestrator": {
-		"pkg/admission", "pkg/advice", "pkg/agent/protocol", "pkg/backup", "pkg/freezewindow", "pkg/guest", "pkg/guest/guestops", "pkg/inventory", "pkg/metrics",
-		"pkg/statefile", "pkg/vsphere",
+	"pkg/inventory":          {},
+	"pkg/agent/protocol":     {},
+	"pkg/advice":             {},
+	"pkg/filelock":           {},
+	"pkg/secret":             {"pkg/filelock"},
+	"pkg/freezewindow":       {"pkg/inventory"},
+	"pkg/admission":          {"pkg/freezewindow"},
+	"pkg/config":             {"pkg/freezewindow", "pkg/schedule"},
+	"pkg/schedule":           {},
+	"pkg/selection":          {"pkg/inventory"},
+	"pkg/statefile":          {"pkg/admission", "pkg/filelock", "pkg/freezewindow"},
+	"pkg/datamover":          {"internal/failpoint", "pkg/inventory"},
+	"pkg/store":              {"internal/failpoint"},
+	"pkg/journal":            {"internal/failpoint", "pkg/store"},
+	"pkg/catalog":            {"internal/failpoint", "pkg/admission", "pkg/freezewindow", "pkg/journal", "pkg/statefile", "pkg/store"},
+	"pkg/engine":             {"internal/failpoint", "pkg/catalog", "pkg/store"},
+	"pkg/vsphere":            {"internal/failpoint", "pkg/inventory"},
+	"pkg/agent":              {"pkg/agent/protocol"},
+	"pkg/agent/fsfreeze":     {"pkg/agent", "pkg/agent/protocol"},
+	"pkg/agent/hook":         {"pkg/agent", "pkg/agent/protocol"},
+	"pkg/agent/eventlog":     {"pkg/agent/protocol"},
+	"pkg/agent/vsscode":      {},
+	"pkg/agent/com":          {},
+	"pkg/agent/vss/provider": {"pkg/agent/com", "pkg/agent/vsscode"},
+	"pkg/agent/vss":          {"pkg/agent", "pkg/agent/com", "pkg/agent/protocol", "pkg/agent/vss/provider", "pkg/agent/vsscode"},
+	"pkg/guest":              {"internal/failpoint", "pkg/inventory", "pkg/freezewindow", "pkg/agent/protocol"},
+	"pkg/guest/guestops":     {"pkg/inventory", "pkg/guest"},
+	"pkg/audit":              {"internal/failpoint"},
+	"pkg/api":                {"pkg/advice", "pkg/audit"},
+	"pkg/api/client":         {"pkg/api"},
+	"pkg/metrics":            {"pkg/admission", "pkg/advice", "pkg/backup", "pkg/freezewindow", "pkg/statefile"},
+	"pkg/backup":             {"internal/failpoint", "pkg/inventory", "pkg/datamover", "pkg/freezewindow", "pkg/guest", "pkg/advice", "pkg/admission", "pkg/statefile"},
+	"pkg/daemon": {
+		"pkg/admission", "pkg/advice", "pkg/backup", "pkg/catalog", "pkg/config", "pkg/datamover", "pkg/engine", "pkg/freezewindow", "pkg/guest",
+		"pkg/inventory", "pkg/journal", "pkg/schedule", "pkg/selection", "pkg/statefile",
 	},
-	"cmd/agent":     {"pkg/agent", "pkg/agent/fsfreeze", "pkg/agent/hook", "pkg/agent/protocol"},
-	"cmd/lab":       {"pkg/lab"},
-	"internal/arch": {},
+	"cmd/orchestrator": {
+		"pkg/admission", "pkg/advice", "pkg/agent/protocol", "pkg/api", "pkg/api/client", "pkg/audit", "pkg/backup", "pkg/catalog", "pkg/config",
+		"pkg/daemon", "pkg/datamover", "pkg/engine", "pkg/freezewindow", "pkg/guest", "pkg/guest/guestops", "pkg/inventory", "pkg/journal", "pkg/metrics",
+		"pkg/schedule", "pkg/secret", "pkg/statefile", "pkg/store", "pkg/vsphere",
+	},
+	"cmd/agent": {
+		"pkg/agent", "pkg/agent/com", "pkg/agent/eventlog", "pkg/agent/fsfreeze", "pkg/agent/hook", "pkg/agent/protocol", "pkg/agent/vss",
+		"pkg/agent/vss/provider", "pkg/agent/vsscode",
+	},
+	"cmd/lab":            {"pkg/lab"},
+	"internal/arch":      {},
+	"internal/failpoint": {},
 	// An example for others: it uses the programs, not the packages.
 	"testing/example": {},
 }
@@ -57,8 +84,12 @@ var forbidden = []struct {
 }{
 	{"only pkg/vsphere and the lab speak to vCenter", not(either(is("pkg/vsphere"), below("pkg/lab"))), "github.com/vmware/govmomi"},
 	{"only pkg/metrics knows Prometheus", not(is("pkg/metrics")), "github.com/prometheus"},
+	{"only pkg/secret seals secrets", not(is("pkg/secret")), "filippo.io/age"},
 	{"the agent stays small", agent, "go.uber.org/zap"},
 	{"the agent stays small", agent, "net/http"},
+	{"only pkg/schedule reads cron", not(is("pkg/schedule")), "github.com/robfig/cron"},
+	{"only the database's own packages speak SQL", not(database), "database/sql"},
+	{"only pkg/engine knows the queue", not(is("pkg/engine")), "github.com/riverqueue"},
 	{"cobra is the command line's", not(either(below("cmd"), below("pkg/lab"))), "github.com/spf13/cobra"},
 }
 
@@ -73,6 +104,10 @@ func either(f, g func(string) bool) func(string) bool {
 }
 
 func agent(pkg string) bool { return under(pkg, "pkg/agent") || pkg == "cmd/agent" }
+
+func database(pkg string) bool {
+	return slices.Contains([]string{"pkg/store", "pkg/journal", "pkg/engine", "pkg/catalog"}, pkg)
+}
 
 func lab(pkg string) bool { return under(pkg, "pkg/lab") || pkg == "cmd/lab" }
 
@@ -193,6 +228,29 @@ func TestForbiddenImports(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestNoWallClockInTheWindow: what decides between ARM and THAWED goes by monotonic times alone, which no step of a clock
+// moves. So these packages never strip a time of its monotonic reading, nor make one from a date or a number.
+func TestNoWallClockInTheWindow(t *testing.T) {
+	window := []string{"pkg/freezewindow", "pkg/agent", "pkg/agent/fsfreeze", "pkg/agent/hook", "pkg/agent/protocol", "pkg/guest", "cmd/agent"}
+	wall := regexp.MustCompile(`\.(UTC|Local|In|Unix|UnixMilli|UnixMicro|UnixNano|AddDate|AppendFormat)\(|\btime\.(Unix|UnixMilli|UnixMicro|Date|Parse|ParseInLocation)\(|\.Round\(0\)`)
+	seen := map[string]bool{}
+	eachFile(t, func(path, text string) {
+		pkg := strings.TrimPrefix(filepath.ToSlash(filepath.Dir(path)), root+"/")
+		if !slices.Contains(window, pkg) || strings.HasSuffix(path, "_test.go") {
+			return
+		}
+		seen[pkg] = true
+		for n, line := range strings.Split(text, "\n") {
+			if wall.MatchString(line) {
+				t.Errorf("%s:%d goes by a wall clock: %s", path, n+1, strings.TrimSpace(line))
+			}
+		}
+	})
+	if len(seen) != len(window) {
+		t.Errorf("only %d of %d packages were found", len(seen), len(window))
 	}
 }
 

@@ -131,3 +131,32 @@ func TestMode(t *testing.T) {
 		})
 	}
 }
+
+func TestDecideVSS(t *testing.T) {
+	now := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
+	in := func(m freezewindow.Mode, s []Sample) []Sample { s[len(s)-1].Mode = m; return s }
+	for name, c := range map[string]struct {
+		policy  Policy
+		samples []Sample
+		busy    string
+		word    Word
+		mode    freezewindow.Mode
+		says    string
+	}{
+		"the first run begins with io":            {policy: Auto, word: Admit, mode: freezewindow.ModeIO},
+		"short snapshots":                         {policy: Auto, samples: windows(20, always(2*time.Second)), word: Admit, mode: freezewindow.ModeIO},
+		"io does not fit, writer does":            {policy: Auto, samples: append(windows(19, always(time.Second)), windows(1, always(9*time.Second))...), word: Admit, mode: freezewindow.ModeWriter},
+		"io does not fit, and only io is allowed": {policy: IOOnly, samples: windows(20, always(9*time.Second)), word: Refuse, mode: freezewindow.ModeIO, says: "than the 7.500 s that writes are held"},
+		"only writer is allowed":                  {policy: WriterOnly, word: Admit, mode: freezewindow.ModeWriter},
+		"a VM that is in writer stays there":      {policy: Auto, samples: in(freezewindow.ModeWriter, windows(3, always(time.Second))), word: Admit, mode: freezewindow.ModeWriter},
+		"nothing fits":                            {policy: Auto, samples: windows(20, always(19*time.Second)), word: Refuse, mode: freezewindow.ModeWriter, says: "17.000 s"},
+		"busy":                                    {policy: Auto, busy: "task-7", word: Delay, mode: freezewindow.ModeWriter, says: "task-7"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := DecideVSS(c.samples, Limits{Hold: limit, IO: 7500 * ms}, c.policy, c.busy, now)
+			if d.Word != c.word || d.Mode != c.mode || !strings.Contains(d.Reason, c.says) {
+				t.Errorf("DecideVSS = %+v, want %s %s with %q", d, c.word, c.mode, c.says)
+			}
+		})
+	}
+}

@@ -5,11 +5,13 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/stillframe/stillframe/pkg/freezewindow"
 )
 
 // Sample is what one window took. A part that was not reached is 0 and is not counted.
 type Sample struct {
-	// At is when the window closed, by the wall clock.
+	// At is when the window was written down, by the wall clock.
 	At time.Time
 	// Freeze is from GO to FROZEN, Snapshot from the call to the end of the task, Thaw from THAW to THAWED.
 	Freeze, Snapshot, Thaw time.Duration
@@ -17,9 +19,18 @@ type Sample struct {
 	Late bool
 	// HoldTimeout is true when Windows itself let go of the writes (VSS_E_HOLD_WRITES_TIMEOUT 0x80042314).
 	HoldTimeout bool
+	// Mode is where the guest was held; empty in windows that were remembered before modes were.
+	Mode freezewindow.Mode
 	// Road and Channel are how the agent was reached.
 	Road, Channel string
+	// Via is the road on which the snapshot was asked for; empty when none was asked for, or roads were not remembered yet.
+	Via SnapshotRoad
 }
+
+// Asked says whether a snapshot was asked for. Samples from before there were two roads say so by their time only.
+func (s Sample) Asked() bool { return s.Via != "" || s.Snapshot > 0 }
+
+func (s Sample) road() SnapshotRoad { return cmp.Or(s.Via, ThroughVCenter) }
 
 // Keep is how many windows of one VM are remembered.
 const Keep = 50

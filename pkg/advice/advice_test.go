@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 var update = flag.Bool("update", false, "write docs/errors.md anew")
@@ -42,6 +43,15 @@ func TestEveryEntryHelps(t *testing.T) {
 	}
 }
 
+// parse is the whole way of a registry.
+func parse(text string) (map[Code]Entry, error) {
+	rows, err := lines(text)
+	if err != nil {
+		return nil, err
+	}
+	return index(rows)
+}
+
 func TestParseRefuses(t *testing.T) {
 	row := func(domain, code, name string) string {
 		return domain + ",c,s," + code + "," + name + ",meaning,any,no,advice,source,documented\n"
@@ -73,6 +83,40 @@ func TestOwnRowWins(t *testing.T) {
 		e := entries["SF1001"]
 		if e.Meaning != "own meaning" || e.Retryable != "yes" || len(e.Causes) != 1 || e.Causes[0].Code != "F" {
 			t.Errorf("entry = %+v, want our own row with the foreign one as its only cause", e)
+		}
+	}
+}
+
+func TestForeignNumbers(t *testing.T) {
+	for hr, want := range map[string]Foreign{
+		"800423F2": {Symbol: "VSS_E_WRITERERROR_TIMEOUT", Code: "SF4422"},
+		"80042314": {Symbol: "VSS_E_HOLD_WRITES_TIMEOUT", Code: "SF4003"},
+		"0004230a": {Symbol: "VSS_S_ASYNC_FINISHED"},
+		"800706ba": {Symbol: "RPC_S_SERVER_UNAVAILABLE", Code: "SF3407"},
+		"deadbeef": {},
+	} {
+		if got := HRESULT(hr); got.Code != want.Code && want.Code != "" || !strings.Contains(got.Symbol, want.Symbol) {
+			t.Errorf("HRESULT(%s) = %+v, want %+v", hr, got, want)
+		}
+	}
+	if got := WriterState(9); got.Code != "SF4409" || got.Phase != "freeze" {
+		t.Errorf("WriterState(9) = %+v, want the failure at freeze", got)
+	}
+	if got := WriterState(5); got.Code != "" || got.Symbol != "VSS_WS_WAITING_FOR_BACKUP_COMPLETE" {
+		t.Errorf("WriterState(5) = %+v, want no failure", got)
+	}
+}
+
+func TestWriters(t *testing.T) {
+	if w := WriterOf("{76FE1AC4-15F7-4BCD-987E-8E1ACB462FB7}", ""); w.FreezeLimit != 20*time.Second || w.Code != "SF4530" {
+		t.Errorf("Exchange is %+v, want 20 s and a code of its own", w)
+	}
+	if w := WriterOf("{00000000-1111-2222-3333-444444444444}", "Other"); w.FreezeLimit != DefaultFreezeLimit || w.Code != "SF4500" || w.Name != "Other" {
+		t.Errorf("an unknown writer is %+v", w)
+	}
+	for _, text := range []string{"", "a,b\n", writerColumns + "\na,b,SF4501,,,many,,,,,\n", writerColumns + "\na,b,SF4501,,,1,,,,,\na,b,SF4501,,,1,,,,,\n"} {
+		if _, err := parseWriters(text); err == nil {
+			t.Errorf("parseWriters(%q) found nothing wrong", text)
 		}
 	}
 }
@@ -124,7 +168,7 @@ func pages() string {
 	b.WriteString(`# Errors
 
 Every code that Stillframe can print has its place here. A code never changes its meaning, and a retired one is never
-used again. The page is made from ` + "`pkg/advice/data/error-catalogue.csv`" + ` by ` + "`go test ./pkg/advice -update`" + `; change the
+used again. The page is made from the tables in ` + "`pkg/advice/data`" + ` by ` + "`go test ./pkg/advice -update`" + `; change the
 catalogue, not the page. Codes of parts that are not built yet are listed too: the registry is older than the parts.
 
 "Again?" says whether trying again can help: *yes*; *no*; *once*; *after-fix*, when the cause is gone;

@@ -60,11 +60,23 @@ var catalogueCSV string
 
 // catalogue is the parsed registry, read at first use. An embedded file that cannot be read is a fault of the build.
 var catalogue = sync.OnceValue(func() map[Code]Entry {
-	entries, err := parse(catalogueCSV)
+	entries, err := index(rows())
 	if err != nil {
 		panic(err)
 	}
+	for _, w := range Writers() {
+		entries[w.Code] = w.entry()
+	}
 	return entries
+})
+
+// rows are the registry's lines, read at first use.
+var rows = sync.OnceValue(func() [][]string {
+	all, err := lines(catalogueCSV)
+	if err != nil {
+		panic(err)
+	}
+	return all
 })
 
 // Lookup gives the entry of a code, and whether there is one.
@@ -86,8 +98,8 @@ func Codes() []Code {
 // columns are the columns of the registry, in order.
 const columns = "domain,code,symbol,sf_code,sf_name,meaning,phase,retryable,advice,source,confidence"
 
-// parse reads the registry. Rows without a code of ours are information only and left out.
-func parse(text string) (map[Code]Entry, error) {
+// lines reads the registry without its first line.
+func lines(text string) ([][]string, error) {
 	rows, err := csv.NewReader(strings.NewReader(text)).ReadAll()
 	if err != nil {
 		return nil, fmt.Errorf("read the error catalogue: %w", err)
@@ -95,9 +107,14 @@ func parse(text string) (map[Code]Entry, error) {
 	if len(rows) == 0 || strings.Join(rows[0], ",") != columns {
 		return nil, fmt.Errorf("read the error catalogue: the first line is not %q", columns)
 	}
+	return rows[1:], nil
+}
+
+// index gathers the rows by our codes. Rows without one are information only and left out.
+func index(rows [][]string) (map[Code]Entry, error) {
 	entries := map[Code]Entry{}
 	own := map[Code]bool{}
-	for _, row := range rows[1:] {
+	for _, row := range rows {
 		code := Code(row[3])
 		if code == "" {
 			continue

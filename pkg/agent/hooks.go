@@ -63,7 +63,6 @@ type HookOutcome struct {
 // hooking is the reducer's memory of hooks. All is zero in a guest without any.
 type hooking struct {
 	run     string   // of HELLO
-	volumes []string // of ARM, until prepare has ended
 	running Point    // whose Run has not returned; empty for none
 	ending  bool     // End has not returned
 	ended   bool     // End was called
@@ -97,7 +96,7 @@ func hookEnded(s State, at time.Duration, e HookEnded) (State, []Command) {
 		if e.Err != nil {
 			return s.hookFailed(at, protocol.WordArm, e.Err)
 		}
-		return s, []Command{Prepare{s.hook.volumes, s.Deadman + secondNetAfter}}
+		return s, []Command{Prepare{s.asked}}
 	case e.Point == PointPreFreeze && s.Name == Freezing:
 		s.hook.holds = true
 		if e.Err != nil {

@@ -69,7 +69,7 @@ func said(m protocol.Message) string {
 // TestHooksStep is the way of hooks through the session: where they run, what waits for them, what they end.
 func TestHooksStep(t *testing.T) {
 	begin := with(nil, ms(1000), hello(1, nil), ms(2000), word(2, &protocol.Arm{Mode: "fs"}))
-	ready := with(begin, ms(2500), hookEnded("prepare", nil), ms(3000), agent.PreparedEvent{Volumes: volumes()})
+	ready := with(begin, ms(2500), hookEnded("prepare", nil), ms(3000), agent.PreparedEvent{Prepared: agent.Prepared{Volumes: volumes()}})
 	going := with(ready, ms(4000), word(3, &protocol.Go{Go: 7}), ms(4010), agent.HoldStarted{})
 	held := with(going, ms(4200), hookEnded("pre-freeze", nil), ms(4210), agent.HoldStarted{}, ms(4300), agent.FreezeEnded{})
 	thawing := with(held, ms(6000), word(4, &protocol.Thaw{Go: 7}))
@@ -88,31 +88,31 @@ func TestHooksStep(t *testing.T) {
 			slices.Clone(thawed), "THAWING end:9.02s", "OPEN THAWED:final=false,hooks=2,held=2090 run:post-thaw:true", "OPEN THAWED:final=true,hooks=3,held=2090",
 		)},
 		{"a hook that fails in ARMING", with(begin, ms(2500), hookEnded("prepare", &refused), ms(2600), hookEnded("post-thaw", nil)), append(
-			slices.Clone(armed), "CLOSED SF4019 Release run:post-thaw:false", "CLOSED",
+			slices.Clone(armed), "CLOSED SF4019 Finish run:post-thaw:false", "CLOSED",
 		)},
 		{"hooks that cannot be read", with(begin, ms(2500), agent.HookEnded{Point: "prepare", HookOutcome: agent.HookOutcome{Err: &refused}}), append(
-			slices.Clone(armed), "CLOSED SF4019 Release",
+			slices.Clone(armed), "CLOSED SF4019 Finish",
 		)},
-		{"no hooks at all", with(begin, ms(2500), agent.HookEnded{Point: "prepare"}, ms(3000), agent.PreparedEvent{Volumes: volumes()}, ms(4000), word(3, &protocol.Go{Go: 7})), append(
+		{"no hooks at all", with(begin, ms(2500), agent.HookEnded{Point: "prepare"}, ms(3000), agent.PreparedEvent{Prepared: agent.Prepared{Volumes: volumes()}}, ms(4000), word(3, &protocol.Go{Go: 7})), append(
 			slices.Clone(prepared), "FREEZING Freeze",
 		)},
 		{"ABORT in READY", with(ready, ms(3500), word(3, &protocol.Abort{}), ms(4000), hookEnded("post-thaw", nil), ms(13500), agent.Fired{Timer: agent.TimerLeave}), append(
-			slices.Clone(prepared), "CLOSED Release run:post-thaw:false", "CLOSED ABORT", "CLOSED Release Leave",
+			slices.Clone(prepared), "CLOSED Finish run:post-thaw:false", "CLOSED ABORT", "CLOSED Finish Leave",
 		)},
 		{"ABORT while prepare runs", with(begin, ms(2100), word(3, &protocol.Abort{}), ms(2200), agent.HooksReleased{}, ms(2300), hookEnded("prepare", errors.New("killed")), ms(2900), hookEnded("post-thaw", nil)), append(
-			slices.Clone(armed), "CLOSED Release end:2.1s", "CLOSED", "CLOSED run:post-thaw:false", "CLOSED ABORT",
+			slices.Clone(armed), "CLOSED Finish end:2.1s", "CLOSED", "CLOSED run:post-thaw:false", "CLOSED ABORT",
 		)},
 		{"ABORT while prepare finds no hooks", with(begin, ms(2100), word(3, &protocol.Abort{}), ms(2200), agent.HookEnded{Point: "prepare"}, ms(2300), agent.HooksReleased{}), append(
-			slices.Clone(armed), "CLOSED Release end:2.1s", "CLOSED ABORT", "CLOSED",
+			slices.Clone(armed), "CLOSED Finish end:2.1s", "CLOSED ABORT", "CLOSED",
 		)},
 		{"service stop while prepare finds no hooks", with(begin, ms(2100), agent.ServiceStop{}, ms(2200), agent.HookEnded{Point: "prepare"}), append(
-			slices.Clone(armed), "CLOSED Release end:2.1s", "CLOSED Leave",
+			slices.Clone(armed), "CLOSED Finish end:2.1s", "CLOSED Leave",
 		)},
 		{"service stop in READY", with(ready, ms(3500), agent.ServiceStop{}, ms(4000), hookEnded("post-thaw", nil)), append(
-			slices.Clone(prepared), "CLOSED Release run:post-thaw:false", "CLOSED Leave",
+			slices.Clone(prepared), "CLOSED Finish run:post-thaw:false", "CLOSED Leave",
 		)},
 		{"link lost in READY", with(ready, ms(3500), agent.LinkLost{}, ms(13600), agent.Fired{Timer: agent.TimerLeave}, ms(14000), hookEnded("post-thaw", nil)), append(
-			slices.Clone(prepared), "CLOSED Release run:post-thaw:false", "CLOSED Release", "CLOSED Leave",
+			slices.Clone(prepared), "CLOSED Finish run:post-thaw:false", "CLOSED Finish", "CLOSED Leave",
 		)},
 		{"a hook that fails after GO", with(going, ms(4200), hookEnded("pre-freeze", &refused), ms(4210), thawEnded(true), ms(4220), hooksReleased(false)), append(
 			slices.Clone(gone), "THAWING SF4019 Thaw", "THAWING end:7.21s", "CLOSED THAWED:final=false,hooks=2,held=210 run:post-thaw:false",
@@ -143,7 +143,7 @@ func TestHooksStep(t *testing.T) {
 // TestHooksHoldTheirTimer is the dead-man after THAW: it stays armed until the holding hooks have ended.
 func TestHooksHoldTheirTimer(t *testing.T) {
 	way := with(nil, ms(1000), hello(1, nil), ms(2000), word(2, &protocol.Arm{Mode: "fs"}), ms(2500), hookEnded("prepare", nil),
-		ms(3000), agent.PreparedEvent{Volumes: volumes()}, ms(4000), word(3, &protocol.Go{Go: 7}), ms(4010), agent.HoldStarted{},
+		ms(3000), agent.PreparedEvent{Prepared: agent.Prepared{Volumes: volumes()}}, ms(4000), word(3, &protocol.Go{Go: 7}), ms(4010), agent.HoldStarted{},
 		ms(4200), hookEnded("pre-freeze", nil), ms(4300), agent.FreezeEnded{})
 	s, _ := agent.Start(agent.Self{VMUUID: vmUUID, Hooks: true}, 0)
 	for _, h := range way {
@@ -172,6 +172,7 @@ func TestHooksAnyOrder(t *testing.T) {
 type life struct {
 	r   *rand.Rand
 	s   agent.State
+	at  time.Duration
 	due []agent.Event // answers that may come now
 
 	ends, posts, running           int
@@ -184,12 +185,11 @@ func anyOrder(seed uint64) string {
 	l.s, _ = agent.Start(agent.Self{VMUUID: vmUUID, Hooks: true}, 0)
 	q := uint64(1)
 	say := func(m protocol.Message) agent.Event { q++; return word(q, m) }
-	var at time.Duration
 	next := agent.Event(hello(1, nil))
 	for i := 0; i < 60 && !l.left; i++ {
-		at += time.Duration(l.r.IntN(2000)) * time.Millisecond
+		l.at += time.Duration(l.r.IntN(2000)) * time.Millisecond
 		var commands []agent.Command
-		l.s, commands = agent.Step(l.s, at, next)
+		l.s, commands = agent.Step(l.s, l.at, next)
 		if h, ok := next.(agent.HookEnded); ok {
 			l.running--
 			l.postOver = l.postOver || h.Point == agent.PointPostThaw
@@ -217,7 +217,7 @@ func anyOrder(seed uint64) string {
 func (l *life) take(c agent.Command) string {
 	switch c := c.(type) {
 	case agent.Prepare:
-		l.due = append(l.due, agent.PreparedEvent{Volumes: volumes()})
+		l.due = append(l.due, agent.PreparedEvent{Prepared: agent.Prepared{Volumes: volumes()}})
 	case agent.Freeze:
 		l.frozen = true
 		l.due = append(l.due, agent.HoldStarted{}, agent.FreezeEnded{})
@@ -231,7 +231,7 @@ func (l *life) take(c agent.Command) string {
 		switch {
 		case l.ends > 1:
 			return "End was called twice"
-		case l.s.Holding && c.By > l.s.HoldAt+l.s.Deadman:
+		case l.s.Holding && c.By > max(l.s.HoldAt+l.s.Deadman, l.at): // at once, when the dead-man itself is late
 			return fmt.Sprintf("the hooks may live until %v, the dead-man is at %v", c.By, l.s.HoldAt+l.s.Deadman)
 		}
 	case agent.Send:

@@ -16,16 +16,20 @@ const (
 	// GoesPerHour bounds how often an impersonator could freeze the guest.
 	GoesPerHour = 12
 
-	idleLimit     = 60 * time.Second
-	armLimit      = 10 * time.Minute
-	readyLimit    = 60 * time.Second
-	preholdLimit  = 30 * time.Second
-	silenceLimit  = 31 * time.Second
-	thawingLimit  = 29 * time.Second
-	openLimit     = 24 * time.Hour
-	resumeLimit   = 15 * time.Minute
-	fetchLimit    = 2 * time.Minute
-	leaveAfter    = 10 * time.Second
+	idleLimit    = 60 * time.Second
+	armLimit     = 10 * time.Minute
+	readyLimit   = 60 * time.Second
+	preholdLimit = 30 * time.Second
+	silenceLimit = 31 * time.Second
+	thawingLimit = 29 * time.Second
+	openLimit    = 24 * time.Hour
+	resumeLimit  = 15 * time.Minute
+	fetchLimit   = 2 * time.Minute
+	leaveAfter   = 10 * time.Second
+	// settleLimit is 30 s for the end of a shadow copy set, 60 s for its writers and a little more; closeLimit as much as
+	// an abort or a completion may take.
+	settleLimit   = 96 * time.Second
+	closeLimit    = 7 * time.Minute
 	ringEntries   = 256
 	usedGoEntries = 64
 )

@@ -112,7 +112,11 @@ func (f *freezer) Prepare(_ context.Context, r agent.PrepareRequest) (agent.Prep
 	return agent.Prepared{Volumes: mounts()}, f.prepareErr
 }
 
-func (f *freezer) Freeze(_ context.Context, started func()) error {
+func (f *freezer) Freeze(_ context.Context, started func()) (agent.Held, error) {
+	return agent.Held{}, f.reach(started)
+}
+
+func (f *freezer) reach(started func()) error {
 	f.mu.Lock()
 	thawed := make(chan struct{})
 	f.thawed, f.held, f.holdAt = thawed, []string{"/data"}, time.Now()
@@ -137,7 +141,7 @@ func (f *freezer) Freeze(_ context.Context, started func()) error {
 	return f.freezeErr
 }
 
-func (f *freezer) Thaw(context.Context) []protocol.ThawResult {
+func (f *freezer) Thaw(context.Context) agent.Release {
 	time.Sleep(f.thaw)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -152,7 +156,7 @@ func (f *freezer) Thaw(context.Context) []protocol.ThawResult {
 		close(f.thawed)
 		f.thawed = nil
 	}
-	return results
+	return agent.Release{Results: results}
 }
 
 func (f *freezer) Close() error {

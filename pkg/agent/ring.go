@@ -57,6 +57,17 @@ func describe(what any) string {
 			return "prepare ended: " + e.Err.Error()
 		}
 		return "prepare ended"
+	case HoldExpired:
+		return "hold ended: " + string(e.By)
+	case SettledEvent:
+		return "set ended: " + e.Result
+	case CompletedEvent:
+		return "completed: " + e.Result
+	case ClosedEvent:
+		if e.Err != nil {
+			return "close ended: " + e.Err.Error()
+		}
+		return "close ended"
 	case ThawEnded:
 		return "thaw ended"
 	case HookEnded:

@@ -74,7 +74,9 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 		}
 	})
 	var commands []Command
-	a.state, commands = Start(Self{a.o.Version, a.o.ExeSHA256, a.o.VMUUID, a.o.BootID, a.o.OS, a.o.Hooks != nil}, a.o.Idle)
+	a.state, commands = Start(Self{
+		a.o.Version, a.o.ExeSHA256, a.o.VMUUID, a.o.BootID, a.o.OS, a.o.Hooks != nil, a.settler() != nil,
+	}, a.o.Idle)
 	a.do(detached, commands)
 	stop := ctx.Done()
 	timer := time.NewTimer(0)
@@ -101,6 +103,9 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 	}
 	return errors.Join(err, a.o.Freezer.Close())
 }
+
+// ReleasedByStop says, after Serve, whether the end of its context released what was held.
+func (a *Agent) ReleasedByStop() bool { return a.state.Expired == ByServiceStop }
 
 func (a *Agent) earliest() time.Duration {
 	next := time.Since(a.start) + time.Hour
@@ -133,11 +138,6 @@ func (a *Agent) take(ctx context.Context, e timed) {
 	case LinkLost:
 		a.hangUp()
 		a.step(ctx, e.at, event)
-	case ThawEnded, HooksReleased:
-		a.step(ctx, e.at, event)
-		if a.state.Name != Thawing {
-			a.collect()
-		}
 	default:
 		a.step(ctx, e.at, event)
 	}
@@ -147,6 +147,9 @@ func (a *Agent) step(ctx context.Context, at time.Time, e Event) {
 	a.ring.note(at.Sub(a.start), e)
 	var commands []Command
 	a.state, commands = Step(a.state, at.Sub(a.start), e)
+	if !a.state.mayHold() {
+		a.collect() // before anybody is told
+	}
 	a.do(ctx, commands)
 }
 
@@ -165,7 +168,7 @@ func (a *Agent) do(ctx context.Context, commands []Command) {
 			a.timers[c.Timer] = 0
 		case Leave:
 			a.left = true
-		case Prepare, Freeze, Thaw, Release:
+		case Prepare, Freeze, Thaw, Finish, Settle, Complete:
 			a.call(ctx, c)
 		case RunHooks:
 			a.group.Go(func() {
@@ -182,39 +185,61 @@ func (a *Agent) do(ctx context.Context, commands []Command) {
 func (a *Agent) call(ctx context.Context, c Command) {
 	switch c := c.(type) {
 	case Prepare:
-		preparing, cancel := context.WithCancel(ctx)
-		a.unprepare = cancel
-		a.calls <- func() {
-			defer cancel()
-			p, err := a.o.Freezer.Prepare(preparing, PrepareRequest{
-				Volumes: c.Volumes, Deadman: c.Deadman, Broken: func() { a.post(0, NetLost{}) },
-			})
-			runtime.GC()
-			a.post(0, PreparedEvent{p.Volumes, err})
-		}
+		a.prepare(ctx, c.PrepareRequest)
 	case Freeze:
 		a.gc = debug.SetGCPercent(-1) // no collection while anything is held; the heap is a few MiB
 		a.gap.begin(&a.group)
 		a.calls <- func() {
-			a.post(0, FreezeEnded{a.o.Freezer.Freeze(ctx, func() { a.post(0, HoldStarted{}) })})
+			held, err := a.o.Freezer.Freeze(ctx, func() { a.post(0, HoldStarted{}) })
+			e := FreezeEnded{Flush: held.Flush, Phases: held.Phases, Err: err}
+			if !held.Since.IsZero() {
+				e.HoldAt = held.Since.Sub(a.start)
+			}
+			if !held.IOSince.IsZero() {
+				e.IOAt = held.IOSince.Sub(a.start)
+			}
+			a.post(0, e)
 		}
 	case Thaw:
+		if s := a.settler(); s != nil && !c.Asked {
+			s.Veto()
+		}
 		a.group.Go(func() {
-			results := a.o.Freezer.Thaw(ctx)
+			release := a.o.Freezer.Thaw(ctx)
 			at := time.Now()
-			a.postAt(at, 0, ThawEnded{results, a.gap.end(), a.ring.entries()})
+			a.postAt(at, 0, ThawEnded{release, a.gap.end(), a.ring.entries()})
 		})
-	case Release:
+	case Settle:
+		a.calls <- func() { a.post(0, SettledEvent{a.settler().Settle(ctx)}) }
+	case Complete:
+		a.calls <- func() { a.post(0, CompletedEvent{a.settler().Complete(ctx, c.Completion)}) }
+	case Finish:
 		a.collect()
 		if a.unprepare != nil {
 			a.unprepare() // a long flush must not keep a session that is over
 		}
-		a.calls <- func() {
-			if err := a.o.Freezer.Close(); err != nil {
-				a.ring.note(time.Since(a.start), err)
-			}
-		}
+		a.calls <- func() { a.post(0, ClosedEvent{a.o.Freezer.Close()}) }
 	}
+}
+
+// prepare has the Freezer prepare, which the end of the session cuts short.
+func (a *Agent) prepare(ctx context.Context, r PrepareRequest) {
+	preparing, cancel := context.WithCancel(ctx)
+	a.unprepare = cancel
+	r.Broken = func() { a.post(0, NetLost{}) }
+	r.Expired = func(by ExpiredBy) { a.group.Go(func() { a.post(0, HoldExpired{by}) }) }
+	a.calls <- func() {
+		defer cancel()
+		p, err := a.o.Freezer.Prepare(preparing, r)
+		runtime.GC()
+		a.post(0, PreparedEvent{p, err})
+	}
+}
+
+// settler is the Freezer where its release has an aftermath, else nil.
+func (a *Agent) settler() Settler {
+	s, _ := a.o.Freezer.(Settler)
+	return s
 }
 
 // collect allows garbage collections again when the hold is over: the session may stay open for a day.

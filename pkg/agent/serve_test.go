@@ -33,7 +33,7 @@ func (s snapshot) Create(ctx context.Context, accepted func(string)) (inventory.
 // window arms the guest and runs one real window against the real agent; cutAfter > 0 cuts the wire so long after GO.
 func (m *machine) window(t *testing.T, s *guest.Session, takes, cutAfter time.Duration) freezewindow.Report {
 	t.Helper()
-	r, err := s.Arm(t.Context(), freezewindow.ModeFS, freezewindow.DefaultBudget(), nil)
+	r, err := s.Arm(t.Context(), guest.Order{Mode: freezewindow.ModeFS, Budget: freezewindow.DefaultBudget()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,10 +74,10 @@ func TestServeGoodWindow(t *testing.T) {
 		if percent := debug.SetGCPercent(100); percent == -1 {
 			t.Error("garbage collections are still off, although nothing is held")
 		}
-		if m.freezer.prepared.Deadman != 18500*time.Millisecond {
-			t.Errorf("the second net acts after %v, want 18.5s", m.freezer.prepared.Deadman)
+		if m.freezer.prepared.SecondNet != 18500*time.Millisecond {
+			t.Errorf("the second net acts after %v, want 18.5s", m.freezer.prepared.SecondNet)
 		}
-		if err := s.End(t.Context(), true); err != nil {
+		if err := s.Complete(t.Context(), guest.Completion{Stored: true}); err != nil {
 			t.Errorf("End = %v, want nil", err)
 		}
 		if n := s.Dropped(); n != 0 {
@@ -108,7 +108,7 @@ func TestServeCutWhileFrozen(t *testing.T) {
 			t.Errorf("released itself %t by %q, held %v, %d losses, want true by link_lost, %v, 1",
 				r.SelfReleased, r.Release.ExpiredBy, r.HeldByGuest, r.LinkLosses, want)
 		}
-		if err := s.End(t.Context(), false); err != nil {
+		if err := s.End(t.Context()); err != nil {
 			t.Errorf("End = %v, want nil", err)
 		}
 		s.Close()
@@ -128,7 +128,7 @@ func TestServeSlowSnapshot(t *testing.T) {
 		if r.Verdict.Cause != freezewindow.CauseSnapshotSlow || r.SelfReleased || !r.Release.WasHeld {
 			t.Errorf("cause %q, released itself %t, was held %t, want snapshot_slow, false, true", r.Verdict.Cause, r.SelfReleased, r.Release.WasHeld)
 		}
-		if err := s.End(t.Context(), false); err != nil {
+		if err := s.End(t.Context()); err != nil {
 			t.Error(err)
 		}
 		s.Close()
@@ -197,7 +197,7 @@ func TestServeBadFreezers(t *testing.T) {
 				if !r.HeldByGuestKnown || r.HeldByGuest != c.told {
 					t.Errorf("the guest says it held for %v (known %t), want %v", r.HeldByGuest, r.HeldByGuestKnown, c.told)
 				}
-				if err := s.End(t.Context(), false); err != nil {
+				if err := s.End(t.Context()); err != nil {
 					t.Errorf("End = %v, want nil", err)
 				}
 				s.Close()
@@ -395,7 +395,7 @@ func TestServeSilentStrangers(t *testing.T) {
 		}
 		time.Sleep(6 * time.Second)
 		s := m.connect(t)
-		if err := s.End(t.Context(), false); err != nil {
+		if err := s.End(t.Context()); err != nil {
 			t.Error(err)
 		}
 		s.Close()

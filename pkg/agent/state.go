@@ -18,7 +18,9 @@ const (
 	Frozen   StateName = "FROZEN"
 	Thawing  StateName = "THAWING"
 	Open     StateName = "OPEN"
-	Closed   StateName = "CLOSED"
+	// Completing is only where the release has an aftermath: the writers are being told.
+	Completing StateName = "COMPLETING"
+	Closed     StateName = "CLOSED"
 )
 
 // Timer names one timer of the session.
@@ -41,10 +43,12 @@ const (
 	TimerOpen
 	// TimerLeave ends the process after the session.
 	TimerLeave
+	// TimerSettle bounds the wait for the writers after the release.
+	TimerSettle
 )
 
 // Timers are as many.
-const Timers = int(TimerLeave) + 1
+const Timers = int(TimerSettle) + 1
 
 // ExpiredBy says who released the guest when it was not THAW.
 type ExpiredBy string
@@ -53,6 +57,7 @@ type ExpiredBy string
 const (
 	NotExpired       ExpiredBy = "none"
 	ByDeadman        ExpiredBy = "deadman"
+	ByIODeadman      ExpiredBy = "io_deadman"
 	ByLinkLost       ExpiredBy = "link_lost"
 	ByServiceStop    ExpiredBy = "service_stop"
 	BySystem         ExpiredBy = "system"
@@ -75,6 +80,8 @@ type State struct {
 	Deadman time.Duration
 	Mode    string
 	Volumes []protocol.Volume
+	// asked is what ARM asked of the freezer.
+	asked PrepareRequest
 
 	// Go is the id of the present freeze; Used are the ids that must not freeze again, GoTimes when freezes were asked.
 	Go      uint64
@@ -82,10 +89,14 @@ type State struct {
 	GoTimes []time.Duration
 
 	GoAt, HoldAt, FrozenAt, ThawAt, ReleasedAt time.Duration
-	Holding                                    bool // the first hold has begun and the last release has not ended
-	ReachedAll                                 bool // everything was held
-	FreezeRuns                                 bool // the freezer's Freeze has not returned yet
-	ThawsRun                                   int  // calls of the freezer's Thaw that have not returned yet
+	IOAt                                       time.Duration // entry into CommitSnapshots, 0 in other modes
+	IO                                         time.Duration // how long writes were held there
+	Flush                                      string
+	Phases                                     map[string]time.Duration // of the freeze
+	Holding                                    bool                     // the first hold has begun and the last release has not ended
+	ReachedAll                                 bool                     // everything was held
+	FreezeRuns                                 bool                     // the freezer's Freeze has not returned yet
+	ThawsRun                                   int                      // calls of the freezer's Thaw that have not returned yet
 	WasHeld                                    bool
 	Expired                                    ExpiredBy
 	Results                                    []protocol.ThawResult
@@ -94,7 +105,8 @@ type State struct {
 	// Stopping is true when the process was asked to end; Ending when the session's end was answered.
 	Stopping, Ending bool
 
-	hook hooking
+	hook   hooking
+	settle settling
 
 	// Dropped counts frames that changed nothing: replayed, of an old session, or without meaning here.
 	Dropped int
@@ -105,8 +117,8 @@ type State struct {
 type Self struct {
 	Version, ExeSHA256, VMUUID, BootID string
 	OS                                 protocol.OS
-	// Hooks says whether hooks are looked for.
-	Hooks bool
+	// Hooks says whether hooks are looked for, Settles whether the freezer is a Settler.
+	Hooks, Settles bool
 }
 
 // Event is what can happen to the agent. The types below are all there are.
@@ -124,19 +136,31 @@ type (
 	Msg struct{ M protocol.Message }
 	// PreparedEvent ends ARMING.
 	PreparedEvent struct {
-		Volumes []protocol.Volume
-		Err     error
+		Prepared
+		Err error
 	}
 	// HoldStarted comes right before the first hold.
 	HoldStarted struct{}
-	// FreezeEnded says that Freeze returned.
-	FreezeEnded struct{ Err error }
+	// FreezeEnded says that Freeze returned; HoldAt and IOAt are since the agent's start, HoldAt 0 when HoldStarted told it.
+	FreezeEnded struct {
+		HoldAt time.Duration
+		IOAt   time.Duration
+		Flush  string
+		Phases map[string]time.Duration
+		Err    error
+	}
+	// HoldExpired says that the hold ended in the freezer, without Thaw.
+	HoldExpired struct{ By ExpiredBy }
 	// ThawEnded says that Thaw returned.
 	ThawEnded struct {
-		Results []protocol.ThawResult
-		MaxGap  time.Duration
-		Trace   []protocol.TraceEntry
+		Release
+		MaxGap time.Duration
+		Trace  []protocol.TraceEntry
 	}
+	// SettledEvent says that Settle returned, CompletedEvent that Complete did, ClosedEvent that Close did.
+	SettledEvent   struct{ Settled }
+	CompletedEvent struct{ Completed }
+	ClosedEvent    struct{ Err error }
 	// HookEnded says that the hooks of a point have ended or, at pre-freeze, hold.
 	HookEnded struct {
 		Point Point
@@ -159,6 +183,7 @@ func (Msg) event()           {}
 func (PreparedEvent) event() {}
 func (HoldStarted) event()   {}
 func (FreezeEnded) event()   {}
+func (HoldExpired) event()   {}
 func (ThawEnded) event()     {}
 func (HookEnded) event()     {}
 func (HooksReleased) event() {}
@@ -166,6 +191,10 @@ func (Fired) event()         {}
 func (LinkLost) event()      {}
 func (NetLost) event()       {}
 func (ServiceStop) event()   {}
+
+func (SettledEvent) event()   {}
+func (CompletedEvent) event() {}
+func (ClosedEvent) event()    {}
 
 // Command is what the reducer asks of its driver. The types below are all there are.
 type Command interface{ command() }
@@ -179,14 +208,14 @@ type (
 	}
 	// Send writes a word on the present connection.
 	Send struct{ M protocol.Message }
-	// Prepare, Freeze, Thaw and Release call the Freezer; Release is its Close.
-	Prepare struct {
-		Volumes []string
-		Deadman time.Duration
-	}
+	// Prepare, Freeze, Thaw and Finish call the Freezer; Finish is its Close. A Thaw that nobody asked for is a veto.
+	Prepare struct{ PrepareRequest }
 	Freeze  struct{}
-	Thaw    struct{}
-	Release struct{}
+	Thaw    struct{ Asked bool }
+	Finish  struct{}
+	// Settle and Complete call the Settler.
+	Settle   struct{}
+	Complete struct{ Completion }
 	// RunHooks and EndHooks call Hooks; By is since the agent's start.
 	RunHooks struct{ HookRequest }
 	EndHooks struct{ By time.Duration }
@@ -207,7 +236,9 @@ func (Send) command()      {}
 func (Prepare) command()   {}
 func (Freeze) command()    {}
 func (Thaw) command()      {}
-func (Release) command()   {}
+func (Finish) command()    {}
+func (Settle) command()    {}
+func (Complete) command()  {}
 func (RunHooks) command()  {}
 func (EndHooks) command()  {}
 func (SetTimer) command()  {}

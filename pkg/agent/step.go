@@ -2,6 +2,7 @@
 package agent
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -24,7 +25,8 @@ func Start(self Self, idle time.Duration) (State, []Command) {
 // start; one before the last is raised to it.
 func Step(s State, at time.Duration, e Event) (State, []Command) {
 	s, commands := step(s, at, e)
-	return s.mindHooks(s.last, commands)
+	s, commands = s.mindHooks(s.last, commands)
+	return s.mindClosing(commands)
 }
 
 func step(s State, at time.Duration, e Event) (State, []Command) {
@@ -47,8 +49,16 @@ func step(s State, at time.Duration, e Event) (State, []Command) {
 		return s, []Command{SetTimer{TimerDeadman, s.HoldAt + s.Deadman}, StopTimer{TimerPrehold}}
 	case FreezeEnded:
 		return freezeEnded(s, at, e)
+	case HoldExpired:
+		return holdExpired(s, at, e)
 	case ThawEnded:
 		return thawEnded(s, at, e)
+	case SettledEvent:
+		return s.settled(at, e.Settled)
+	case CompletedEvent:
+		return s.completed(at, e.Completed)
+	case ClosedEvent:
+		return s.closed(at, e)
 	case HookEnded:
 		return hookEnded(s, at, e)
 	case HooksReleased:
@@ -124,7 +134,7 @@ func (s State) silence(at time.Duration) []Command {
 		if !s.Ending {
 			return []Command{SetTimer{TimerSilence, at + fetchLimit}}
 		}
-	case Freezing, Frozen, Thawing:
+	case Freezing, Frozen, Thawing, Completing:
 	}
 	return []Command{StopTimer{TimerSilence}}
 }
@@ -185,17 +195,24 @@ func arm(s State, at time.Duration, m *protocol.Arm) (State, []Command) {
 		s.Deadman = asked
 	}
 	s.Name, s.Mode = Arming, m.Mode
+	s.asked = PrepareRequest{
+		Volumes: m.Volumes, Mode: m.Mode, BackupType: m.BackupType, Writers: m.Writers,
+		Deadman: s.Deadman, IODeadman: IODeadman, SecondNet: s.Deadman + secondNetAfter,
+	}
+	if asked := time.Duration(m.Budget.IODeadmanMS) * time.Millisecond; asked > 0 {
+		s.asked.IODeadman = min(IODeadman, asked)
+	}
 	limit := SetTimer{TimerArm, at + armLimit}
 	if s.Self.Hooks {
-		s.hook.running, s.hook.volumes = PointPrepare, m.Volumes
-		return s, []Command{limit, RunHooks{HookRequest{PointPrepare, s.hook.run, s.Mode, true, s.Deadman + secondNetAfter}}}
+		s.hook.running = PointPrepare
+		return s, []Command{limit, RunHooks{HookRequest{PointPrepare, s.hook.run, s.Mode, true, s.asked.SecondNet}}}
 	}
-	return s, []Command{limit, Prepare{m.Volumes, s.Deadman + secondNetAfter}}
+	return s, []Command{limit, Prepare{s.asked}}
 }
 
 func prepared(s State, at time.Duration, e PreparedEvent) (State, []Command) {
 	if s.Name != Arming { // aborted meanwhile
-		return s, []Command{Release{}}
+		return s, []Command{Finish{}}
 	}
 	if e.Err != nil {
 		no := s.refusal(&protocol.Envelope{T: protocol.WordArm}, code(e.Err, "SF4001"), true, "prepare the freeze: %v", e.Err)
@@ -205,10 +222,27 @@ func prepared(s State, at time.Duration, e PreparedEvent) (State, []Command) {
 	s.Name, s.Volumes = Ready, e.Volumes
 	r := &protocol.Ready{
 		Mode: s.Mode, Volumes: e.Volumes, Hooks: s.hook.names, ReadyLeftMS: readyLimit.Milliseconds(),
-		Writers: []protocol.Writer{}, PhasesUS: map[string]int64{}, Provider: protocol.Provider{Served: []string{}},
+		SetID: e.SetID, Provider: e.Provider, Writers: listed(e.Writers), PhasesUS: microseconds(e.Phases),
 	}
+	r.Provider.Served = listed(r.Provider.Served)
 	r.T = protocol.WordReady
 	return s, append([]Command{StopTimer{TimerArm}, SetTimer{TimerReady, at + readyLimit}, Send{r}}, s.silence(at)...)
+}
+
+// listed is never null on the wire.
+func listed[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+func microseconds(phases map[string]time.Duration) map[string]int64 {
+	us := map[string]int64{}
+	for name, d := range phases {
+		us[name] = d.Microseconds()
+	}
+	return us
 }
 
 func code(err error, otherwise string) string {
@@ -263,8 +297,12 @@ func (s *State) use(id uint64) {
 
 func (s State) frozenWord(at time.Duration) *protocol.Frozen {
 	f := &protocol.Frozen{
-		Go: s.Go, Mode: s.Mode, Flush: "full", PhasesUS: map[string]int64{"freeze": (s.FrozenAt - s.HoldAt).Microseconds()},
+		Go: s.Go, Mode: s.Mode, Flush: cmp.Or(s.Flush, "full"), PhasesUS: microseconds(s.Phases),
 		HoldUS: (at - s.HoldAt).Microseconds(), SinceGoUS: (at - s.GoAt).Microseconds(), LeftUS: (s.HoldAt + s.Deadman - at).Microseconds(),
+	}
+	f.PhasesUS["freeze"] = (s.FrozenAt - s.HoldAt).Microseconds()
+	if s.IOAt > 0 {
+		f.IOUS, f.LeftUS = (at - s.IOAt).Microseconds(), min(f.LeftUS, (s.IOAt+s.asked.IODeadman-at).Microseconds())
 	}
 	f.T = protocol.WordFrozen
 	return f
@@ -272,6 +310,10 @@ func (s State) frozenWord(at time.Duration) *protocol.Frozen {
 
 func freezeEnded(s State, at time.Duration, e FreezeEnded) (State, []Command) {
 	s.FreezeRuns = false
+	earlier := e.HoldAt > 0 && s.Holding && e.HoldAt < s.HoldAt // HoldStarted came late: this process may have been stopped
+	if earlier {
+		s.HoldAt = e.HoldAt
+	}
 	switch {
 	case s.Name != Freezing: // released meanwhile: what the call reached is released once more, then the end is told
 		s.ThawsRun++
@@ -285,7 +327,12 @@ func freezeEnded(s State, at time.Duration, e FreezeEnded) (State, []Command) {
 		return s.release(at)
 	}
 	s.Name, s.FrozenAt, s.ReachedAll = Frozen, at, true
-	return s, []Command{Send{s.frozenWord(at)}}
+	s.IOAt, s.Flush, s.Phases = e.IOAt, e.Flush, e.Phases
+	cmds := []Command{Send{s.frozenWord(at)}}
+	if earlier {
+		cmds = append(cmds, SetTimer{TimerDeadman, s.HoldAt + s.Deadman})
+	}
+	return s, cmds
 }
 
 // thaw is idempotent and accepted in every state.
@@ -312,8 +359,11 @@ func thaw(s State, at time.Duration, m *protocol.Thaw) (State, []Command) {
 		}
 		return s.release(at)
 	case Thawing:
+		if s.settle.runs { // released, but the writers have not been asked yet
+			return s, []Command{Send{s.Stored}}
+		}
 		return s, nil
-	case Open, Closed:
+	case Open, Completing, Closed:
 		if s.Stored != nil {
 			return s, []Command{Send{s.Stored}}
 		}
@@ -329,7 +379,7 @@ func (s State) release(at time.Duration) (State, []Command) {
 	s.Name = Thawing
 	s.ThawsRun++
 	cmds := []Command{
-		Thaw{},
+		Thaw{s.WasHeld},
 		StopTimer{TimerDeadman},
 		StopTimer{TimerPrehold},
 		StopTimer{TimerReady},
@@ -348,12 +398,19 @@ func (s State) release(at time.Duration) (State, []Command) {
 func thawEnded(s State, at time.Duration, e ThawEnded) (State, []Command) {
 	s.Results = append(slices.Clone(s.Results), e.Results...)
 	s.ThawsRun--
+	s.IO = max(s.IO, e.IO)
+	if e.Expired != "" { // the hold itself knows who was first
+		s.WasHeld = false
+		if s.Expired == NotExpired {
+			s.Expired = e.Expired
+		}
+	}
 	s.hook.gap, s.hook.trace = e.MaxGap, e.Trace
 	// A freeze still in flight asks for one more thaw when it ends.
 	if s.FreezeRuns || s.ThawsRun > 0 || s.Name != Thawing {
 		return s, nil
 	}
-	if s.Expired == NotExpired && s.HoldAt > 0 && at >= s.HoldAt+s.Deadman && !s.finished() {
+	if s.Expired == NotExpired && s.HoldAt > 0 && at >= s.HoldAt+s.Deadman && !s.finished() && !s.Self.Settles {
 		s.Expired = ByDeadman // our own release came too late: the second net, outside this process, has thawed
 	}
 	return s.settleRelease(at)
@@ -362,6 +419,9 @@ func thawEnded(s State, at time.Duration, e ThawEnded) (State, []Command) {
 // released is the end of the hold.
 func (s State) released(at time.Duration) (State, []Command) {
 	s.Holding, s.ReleasedAt = false, at
+	if s.Self.Settles {
+		return s.settleWriters(at)
+	}
 	s.Name = Closed
 	if s.finished() {
 		s.Name = Open
@@ -375,13 +435,16 @@ func (s State) released(at time.Duration) (State, []Command) {
 	}
 	cmds = append(cmds, s.silence(at)...)
 	if s.Stopping || s.Ending {
-		return s, append(cmds, Release{}, Leave{})
+		return s, append(cmds, Finish{}, Leave{})
 	}
 	return s, cmds
 }
 
 // finished says whether everything was held, and all of it was released by our own thaw.
 func (s State) finished() bool {
+	if s.Self.Settles {
+		return s.ReachedAll && s.settle.was.Finished
+	}
 	return s.ReachedAll && !slices.ContainsFunc(s.Results, func(r protocol.ThawResult) bool { return !r.OK })
 }
 
@@ -397,7 +460,7 @@ func (s State) thawedWord(at time.Duration) *protocol.Thawed {
 		if s.Holding {
 			end = at
 		}
-		w.HeldUS, w.ReleasedUS = (end - s.HoldAt).Microseconds(), (end - s.HoldAt).Microseconds()
+		w.HeldUS, w.ReleasedUS, w.IOUS = (end - s.HoldAt).Microseconds(), (end - s.HoldAt).Microseconds(), s.IO.Microseconds()
 		if s.ThawAt > 0 {
 			w.ThawArrivedUS = (s.ThawAt - s.HoldAt).Microseconds()
 		}
@@ -406,9 +469,14 @@ func (s State) thawedWord(at time.Duration) *protocol.Thawed {
 }
 
 func complete(s State, at time.Duration, m *protocol.Complete) (State, []Command) {
-	if s.Name != Open {
+	switch {
+	case s.settle.told != nil: // again: its answer was lost
+		return s, []Command{Send{s.settle.told}}
+	case s.Name != Open:
 		s.Dropped++
 		return s, []Command{s.refusal(m.Head(), "SF4020", false, "COMPLETE in state %s", s.Name)}
+	case s.Self.Settles:
+		return s.complete(m.Q, Completion{m.OK, m.Components, m.Truncate})
 	}
 	a := &protocol.CompleteAnswer{Result: "ok", Writers: []protocol.Writer{}, Events: []string{}, Closed: true}
 	a.T, a.Re = protocol.WordComplete, m.Q
@@ -421,6 +489,10 @@ func abort(s State, at time.Duration, m *protocol.Abort) (State, []Command) {
 	a.T, a.Re = protocol.WordAbort, m.Q
 	s.Ending = true
 	s, cmds := s.end(at, NotExpired)
+	if s.Self.Settles { // its answer says that no writer waits any more
+		s.settle.answer = a
+		return s, cmds
+	}
 	if s.Name == Closed && s.hook.owed() { // its answer says that all is over
 		s.hook.answer = a
 		return s, cmds
@@ -431,13 +503,17 @@ func abort(s State, at time.Duration, m *protocol.Abort) (State, []Command) {
 // close ends the session when nothing is held; the process leaves a little later, so that the last word arrives.
 func (s State) close(at time.Duration) (State, []Command) {
 	s.Name, s.Ending = Closed, true
+	leave := at + leaveAfter
+	if s.Self.Settles {
+		leave = at + closeLimit
+	}
 	return s, []Command{
-		Release{},
+		Finish{},
 		StopTimer{TimerArm},
 		StopTimer{TimerReady},
 		StopTimer{TimerOpen},
 		StopTimer{TimerSilence},
-		SetTimer{TimerLeave, at + leaveAfter},
+		SetTimer{TimerLeave, leave},
 	}
 }
 
@@ -450,9 +526,14 @@ func (s State) end(at time.Duration, by ExpiredBy) (State, []Command) {
 			s.Expired = BySystem
 		}
 		return s.release(at)
-	case Thawing:
+	case Thawing, Completing:
 		return s, nil
-	case Idle, Arming, Ready, Open, Closed:
+	case Open:
+		if s.Self.Settles && s.Stopping { // the writers wait to be told, and nobody else will
+			s.settle.leave = true
+			return s.complete(0, Completion{OK: "none"})
+		}
+	case Idle, Arming, Ready, Closed:
 	}
 	s, cmds := s.close(at)
 	if s.Stopping {
@@ -463,9 +544,17 @@ func (s State) end(at time.Duration, by ExpiredBy) (State, []Command) {
 
 func fired(s State, at time.Duration, t Timer) (State, []Command) {
 	switch {
+	case s.Self.Settles && s.Name == Open && (t == TimerSilence || t == TimerOpen): // nobody will say how the backup went
+		s.settle.leave = true
+		return s.complete(0, Completion{OK: "none"})
+	case t == TimerSettle && s.settle.runs:
+		return s.settled(at, Settled{})
+	case t == TimerLeave && s.settle.closing: // the writers do not answer: the end of this process tells them too
+		s.settle.closing = false
+		return s, []Command{Leave{}}
 	case t == TimerIdle && s.Name == Idle, t == TimerLeave, t == TimerSilence && (s.Name == Idle || s.Name == Open || s.Name == Closed), t == TimerOpen:
 		s.Name, s.Ending = Closed, true
-		return s, []Command{Release{}, Leave{}}
+		return s, []Command{Finish{}, Leave{}}
 	case t == TimerArm && s.Name == Arming, t == TimerReady && s.Name == Ready, t == TimerSilence && (s.Name == Arming || s.Name == Ready):
 		no := s.refusal(&protocol.Envelope{T: protocol.WordArm}, "SF4001", true, "no GO in time in state %s", s.Name)
 		s, cmds := s.close(at)
@@ -480,6 +569,7 @@ func fired(s State, at time.Duration, t Timer) (State, []Command) {
 	case t == TimerThawing && s.Name == Thawing: // the release hangs in the kernel: say what is known, keep waiting for it
 		w := s.thawedWord(at)
 		w.Finished, w.ThawResults = false, slices.Clone(s.Results)
+		w.WasHeld = w.WasHeld && !s.Self.Settles // only the hold itself knows who was first
 		for _, v := range s.Volumes {
 			w.ThawResults = append(w.ThawResults, protocol.ThawResult{Mount: mountOf(v), Error: "the release has not ended"})
 		}
@@ -508,10 +598,10 @@ func linkLost(s State, at time.Duration) (State, []Command) {
 	case Idle:
 		return s, []Command{StopTimer{TimerSilence}, SetTimer{TimerIdle, at + idleLimit}}
 	case Closed:
-		if s.Ending {
+		if s.Ending && !s.settle.closing {
 			return s, []Command{Leave{}}
 		}
-	case Thawing, Open:
+	case Thawing, Open, Completing:
 	}
 	return s, nil
 }

@@ -56,7 +56,7 @@ func volumes() []protocol.Volume {
 }
 
 func thawEnded(ok bool) agent.Event {
-	return agent.ThawEnded{Results: []protocol.ThawResult{{Mount: "/data", OK: ok}}}
+	return agent.ThawEnded{Release: agent.Release{Results: []protocol.ThawResult{{Mount: "/data", OK: ok}}}}
 }
 
 // with appends (time, event) pairs to a way.
@@ -74,7 +74,7 @@ func ways() map[string][]happening {
 	w := map[string][]happening{"fresh": nil}
 	w["IDLE"] = with(nil, ms(1000), hello(1, nil))
 	w["ARMING"] = with(w["IDLE"], ms(2000), word(2, &protocol.Arm{Mode: "fs"}))
-	w["READY"] = with(w["ARMING"], ms(3000), agent.PreparedEvent{Volumes: volumes()})
+	w["READY"] = with(w["ARMING"], ms(3000), agent.PreparedEvent{Prepared: agent.Prepared{Volumes: volumes()}})
 	w["FREEZING"] = with(w["READY"], ms(4000), word(3, &protocol.Go{Go: 7, HoldMS: 20000}))
 	w["FREEZING held"] = with(w["FREEZING"], ms(4100), agent.HoldStarted{})
 	w["FROZEN"] = with(w["FREEZING held"], ms(4300), agent.FreezeEnded{})
@@ -137,7 +137,7 @@ func TestStepTable(t *testing.T) {
 		"idle limit":   func() agent.Event { return agent.Fired{Timer: agent.TimerIdle} },
 		"open limit":   func() agent.Event { return agent.Fired{Timer: agent.TimerOpen} },
 		"leave":        func() agent.Event { return agent.Fired{Timer: agent.TimerLeave} },
-		"prepared":     func() agent.Event { return agent.PreparedEvent{Volumes: volumes()} },
+		"prepared":     func() agent.Event { return agent.PreparedEvent{Prepared: agent.Prepared{Volumes: volumes()}} },
 		"not prepared": func() agent.Event { return agent.PreparedEvent{Err: errors.New("no")} },
 	}
 	// want gives for each event what it does in each state; "" stands for all states that are not named, and "=" for
@@ -146,7 +146,7 @@ func TestStepTable(t *testing.T) {
 		"ARM":          {"IDLE": "ARMING Prepare", "": "= say:SF4008"},
 		"GO":           {"READY": "FREEZING Freeze", "": "= say:SF4022"},
 		"HEARTBEAT":    {"": "= say:HEARTBEAT"},
-		"COMPLETE":     {"OPEN": "CLOSED say:COMPLETE Release", "": "= say:SF4020"},
+		"COMPLETE":     {"OPEN": "CLOSED say:COMPLETE Finish", "": "= say:SF4020"},
 		"unknown word": {"": "= say:SF3704"},
 		"late HELLO":   {"": "= say:SF3704"},
 		"same GO": {
@@ -159,26 +159,26 @@ func TestStepTable(t *testing.T) {
 		},
 		"ABORT": {
 			"FREEZING": "THAWING say:ABORT Thaw", "FREEZING held": "THAWING say:ABORT Thaw", "FROZEN": "THAWING say:ABORT Thaw",
-			"THAWING": "= say:ABORT", "": "CLOSED say:ABORT Release",
+			"THAWING": "= say:ABORT", "": "CLOSED say:ABORT Finish",
 		},
 		"link lost": {
-			"ARMING": "CLOSED Release", "READY": "CLOSED Release",
+			"ARMING": "CLOSED Finish", "READY": "CLOSED Finish",
 			"FREEZING": "THAWING Thaw", "FREEZING held": "THAWING Thaw", "FROZEN": "THAWING Thaw", "CLOSED ended": "= Leave", "": "=",
 		},
 		"service stop": {
-			"FREEZING": "THAWING Thaw", "FREEZING held": "THAWING Thaw", "FROZEN": "THAWING Thaw", "THAWING": "=", "": "CLOSED Release Leave",
+			"FREEZING": "THAWING Thaw", "FREEZING held": "THAWING Thaw", "FROZEN": "THAWING Thaw", "THAWING": "=", "": "CLOSED Finish Leave",
 		},
 		"deadman":     {"FREEZING": "THAWING Thaw", "FREEZING held": "THAWING Thaw", "FROZEN": "THAWING Thaw", "": "="},
 		"prehold":     {"FREEZING": "THAWING Thaw", "": "="},
-		"arm limit":   {"ARMING": "CLOSED say:SF4001 Release", "": "="},
-		"ready limit": {"READY": "CLOSED say:SF4001 Release", "": "="},
+		"arm limit":   {"ARMING": "CLOSED say:SF4001 Finish", "": "="},
+		"ready limit": {"READY": "CLOSED say:SF4001 Finish", "": "="},
 		"silence": {
-			"ARMING": "CLOSED say:SF4001 Release", "READY": "CLOSED say:SF4001 Release",
-			"FREEZING": "=", "FREEZING held": "=", "FROZEN": "=", "THAWING": "=", "": "CLOSED Release Leave",
+			"ARMING": "CLOSED say:SF4001 Finish", "READY": "CLOSED say:SF4001 Finish",
+			"FREEZING": "=", "FREEZING held": "=", "FROZEN": "=", "THAWING": "=", "": "CLOSED Finish Leave",
 		},
-		"idle limit":   {"IDLE": "CLOSED Release Leave", "": "="},
-		"prepared":     {"ARMING": "READY say:READY", "": "= Release"},
-		"not prepared": {"ARMING": "CLOSED say:SF4001 Release", "": "= Release"},
+		"idle limit":   {"IDLE": "CLOSED Finish Leave", "": "="},
+		"prepared":     {"ARMING": "READY say:READY", "": "= Finish"},
+		"not prepared": {"ARMING": "CLOSED say:SF4001 Finish", "": "= Finish"},
 	}
 	for event, rows := range want {
 		t.Run(event, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/stillframe/stillframe/pkg/advice"
 	"github.com/stillframe/stillframe/pkg/freezewindow"
 	"github.com/stillframe/stillframe/pkg/guest"
 	"github.com/stillframe/stillframe/pkg/inventory"
@@ -22,7 +23,9 @@ func (r *Result) explain(w freezewindow.Report) {
 	case freezewindow.CauseNoTime:
 		r.find("SF4017", reasons...)
 	case freezewindow.CauseDeadman, freezewindow.CauseHoldTimeout:
-		r.find("SF4002", reasons...)
+		if advice.HRESULT(w.Release.SetResult).Code == "" || ownVeto(w.Release) { // else that is the finding
+			r.find("SF4002", reasons...)
+		}
 	case freezewindow.CauseLinkLost:
 		r.find("SF4009", reasons...)
 	case freezewindow.CauseStalled:
@@ -33,10 +36,12 @@ func (r *Result) explain(w freezewindow.Report) {
 		} else {
 			r.find("SF4015", w.SnapErr)
 		}
-	case freezewindow.CauseWriterFailed:
-		r.find("SF4005", reasons...)
+	case freezewindow.CauseWitness:
+		r.find("SF4912", reasons...)
 	default:
 	}
+	r.explainSet(w)
+	r.owner(w)
 	if w.SnapCode != "" {
 		r.find(w.SnapCode, w.SnapErr)
 	}
@@ -82,9 +87,10 @@ func hookErrors(hooks []freezewindow.Hook) []string {
 	return out
 }
 
-// late records a snapshot that appeared when the window was over: it exists, and that is all that is known of it.
-func (r *Result) late(s inventory.Snapshot) {
-	r.Snapshot.Moref, r.Snapshot.Late = s.Moref, true
+// late records a snapshot that appeared when the window was over: it exists, and t says where its task spent the time, if
+// vSphere said so.
+func (r *Result) late(s inventory.Snapshot, t inventory.Timing) {
+	r.Snapshot.Moref, r.Snapshot.Late, r.Snapshot.TaskSeconds = s.Moref, true, t.Task().Seconds()
 	r.Verdict.Level = freezewindow.Crash
 	reasons := []string{"the snapshot appeared only after the window had ended"}
 	for _, reason := range r.Verdict.Reasons {
@@ -94,6 +100,9 @@ func (r *Result) late(s inventory.Snapshot) {
 	}
 	r.Verdict.Reasons = reasons
 	r.find("SF4014", "the task had not ended when the guest was released")
+	if code, why := task(t); code != "" && r.Verdict.Cause == freezewindow.CauseSnapshotSlow {
+		r.find(code, why)
+	}
 }
 
 // rescued records what the guest's own thaw found when the agent's last word did not come: a bound of the hold, and

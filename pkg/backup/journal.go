@@ -84,7 +84,7 @@ func (x *run) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(open) == 0 {
+	if open = Unfinished(open); len(open) == 0 {
 		return nil
 	}
 	var left []string
@@ -100,10 +100,7 @@ func (x *run) intend(ctx context.Context) error {
 	if x.Memory == nil {
 		return nil
 	}
-	i := statefile.Intent{
-		Kind: statefile.Snapshot, Subject: x.plan.SnapshotName(), Run: x.plan.RunID, Epoch: x.plan.Epoch, VCenter: x.plan.VCenter,
-		VM: x.vm.InstanceUUID, Path: x.vm.Path, Moref: x.vm.Moref, At: time.Now().UTC(),
-	}
+	i := x.intent(statefile.Snapshot)
 	if err := x.Memory.Intend(ctx, i); err != nil {
 		return err
 	}
@@ -116,10 +113,21 @@ func (x *run) intend(ctx context.Context) error {
 	return nil
 }
 
+// intent is what is written down of this run's snapshot.
+func (x *run) intent(kind statefile.Kind) statefile.Intent {
+	return statefile.Intent{
+		Kind: kind, Subject: x.plan.SnapshotName(), Run: x.plan.RunID, Epoch: x.plan.Epoch, VCenter: x.plan.VCenter,
+		VM: x.vm.InstanceUUID, Path: x.vm.Path, Moref: x.vm.Moref,
+	}
+}
+
 // admit predicts the window and refuses one that will not fit.
 func (x *run) admit(ctx context.Context) error {
-	limit := x.plan.Budget.ThawBy()
-	if limit <= 0 {
+	x.mode = freezewindow.ModeFS
+	if x.windows() {
+		x.mode = freezewindow.ModeIO
+	}
+	if x.plan.Budget.ThawBy() <= 0 {
 		return nil // arm refuses such a budget, with all its reasons
 	}
 	var samples []admission.Sample
@@ -130,31 +138,49 @@ func (x *run) admit(ctx context.Context) error {
 			return err
 		}
 	}
-	if x.Tasks != nil {
-		tasks, err := x.Tasks.Unfinished(ctx, x.vm)
-		if err != nil {
-			return err
-		}
-		for _, t := range tasks {
-			if t.Snapshots() {
-				busy = append(busy, fmt.Sprintf("task %s (%s) is %s", t.Moref, t.Kind, t.State))
-			}
+	if err := x.choose(ctx, samples); err != nil {
+		return err
+	}
+	tasks, err := x.unfinished(ctx)
+	if err != nil {
+		return err
+	}
+	for _, t := range tasks {
+		if t.Snapshots() {
+			busy = append(busy, fmt.Sprintf("task %s (%s) is %s", t.Moref, t.Kind, t.State))
 		}
 	}
-	d := decide(samples, limit, strings.Join(busy, ", "))
-	x.need = d.Need
+	d := x.decide(admission.OnRoad(samples, x.result.Snapshot.Road), strings.Join(busy, ", "))
+	x.need, x.mode = d.Need, d.Mode
 	x.result.admit(d)
 	return x.decided(d.Word, d.Code, d.Reason)
 }
 
-// decide refuses for what earlier windows took only when those of the refusalLife say so by themselves.
-func decide(samples []admission.Sample, limit time.Duration, busy string) admission.Decision {
-	d := admission.Decide(samples, limit, busy)
+// wallClock is the time by which what was remembered is aged.
+func (r Runner) wallClock() time.Time {
+	if r.Now == nil {
+		return time.Now()
+	}
+	return r.Now()
+}
+
+// decide refuses for what earlier windows took only when those of the refusalLife say so by themselves. None lies after
+// the wall clock: what was remembered before it was set back counts from then on (statefile).
+func (x *run) decide(samples []admission.Sample, busy string) admission.Decision {
+	now := x.wallClock()
+	one := func(samples []admission.Sample) admission.Decision {
+		if x.windows() {
+			l := admission.Limits{Hold: x.plan.Budget.ThawBy(), IO: x.plan.Budget.IOThaw}
+			return admission.DecideVSS(samples, l, x.plan.Mode, busy, now)
+		}
+		return admission.Decide(samples, x.plan.Budget.ThawBy(), busy)
+	}
+	d := one(samples)
 	if d.Code != "SF4010" {
 		return d
 	}
-	recent := slices.DeleteFunc(slices.Clone(samples), func(s admission.Sample) bool { return time.Since(s.At) > refusalLife })
-	if again := admission.Decide(recent, limit, busy); again.Word == admission.Admit {
+	recent := slices.DeleteFunc(slices.Clone(samples), func(s admission.Sample) bool { return now.Sub(s.At) > refusalLife })
+	if again := one(recent); again.Word == admission.Admit {
 		again.Reason += "; older windows took too long, but refuse for 7 days only"
 		return again
 	}
@@ -188,9 +214,15 @@ func (x *run) road(rtt time.Duration) error {
 	return x.decided(admission.Refuse, "SF4011", why)
 }
 
+// holdTimeout is VSS_E_HOLD_WRITES_TIMEOUT (vsserror.h): Windows itself let go of the writes.
+const holdTimeout = "80042314"
+
 // observe takes what the window took; remember writes it down when the run is over.
 func (x *run) observe(began time.Time, w freezewindow.Report) {
-	x.sample = &admission.Sample{At: time.Now(), HoldTimeout: w.GuestCode == "SF4003"}
+	x.sample = &admission.Sample{Mode: w.Mode, HoldTimeout: w.Release.SetResult == holdTimeout}
+	if w.Snap != freezewindow.SnapNone {
+		x.sample.Via = x.result.Snapshot.Road
+	}
 	for _, p := range w.Phases {
 		switch {
 		case p.Name == "freeze" && w.Verdict.Cause != freezewindow.CauseCancelled:

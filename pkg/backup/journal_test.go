@@ -238,3 +238,17 @@ func once(calls []string) []string {
 	}
 	return out
 }
+
+// TestWindowsAge: windows that took too long refuse by the clock of the run for a week, wherever that clock is set.
+func TestWindowsAge(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	slow := []admission.Sample{{At: at, Freeze: time.Second, Snapshot: 20 * time.Second, Thaw: time.Second}}
+	for age, want := range map[time.Duration]admission.Word{
+		0: admission.Refuse, refusalLife: admission.Refuse, refusalLife + 1: admission.Admit, 10 * 365 * 24 * time.Hour: admission.Admit,
+	} {
+		x := &run{Runner: Runner{Now: func() time.Time { return at.Add(age) }}, plan: Plan{Budget: freezewindow.DefaultBudget()}}
+		if d := x.decide(slow, ""); d.Word != want {
+			t.Errorf("after %v: %s (%s), want %s", age, d.Word, d.Reason, want)
+		}
+	}
+}

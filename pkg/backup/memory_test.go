@@ -113,7 +113,7 @@ func (p *prepared) Create(ctx context.Context, accepted func(string)) (inventory
 	p.h.mu.Lock()
 	defer p.h.mu.Unlock()
 	p.h.snapshots = append(p.h.snapshots, p.snapshot)
-	return p.snapshot, inventory.Timing{Queued: queued, Completed: time.Now()}, nil
+	return p.snapshot, inventory.Timing{Sent: queued, PushSeen: time.Now(), Queued: queued, Completed: time.Now()}, nil
 }
 
 func (p *prepared) Close(ctx context.Context) error {
@@ -238,26 +238,26 @@ func (m *machine) Prepare(context.Context, agent.PrepareRequest) (agent.Prepared
 	return agent.Prepared{Volumes: []protocol.Volume{{ID: "8:1", Mounts: []string{"/data"}, Supported: true}}}, nil
 }
 
-func (m *machine) Freeze(_ context.Context, started func()) error {
+func (m *machine) Freeze(_ context.Context, started func()) (agent.Held, error) {
 	m.mu.Lock()
 	m.held = true
 	m.holds++
 	m.mu.Unlock()
 	started()
 	time.Sleep(101 * time.Millisecond)
-	return nil
+	return agent.Held{}, nil
 }
 
-func (m *machine) Thaw(context.Context) []protocol.ThawResult {
+func (m *machine) Thaw(context.Context) agent.Release {
 	time.Sleep(11 * time.Millisecond)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.held || m.none {
 		m.held = false
-		return nil
+		return agent.Release{}
 	}
 	m.held = false
-	return []protocol.ThawResult{{Mount: "/data", OK: true}}
+	return agent.Release{Results: []protocol.ThawResult{{Mount: "/data", OK: true}}}
 }
 
 func (m *machine) Close() error { return nil }

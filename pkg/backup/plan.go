@@ -4,8 +4,12 @@ package backup
 import (
 	"context"
 	"fmt"
+	"regexp"
+	"strconv"
 	"time"
 
+	"github.com/stillframe/stillframe/pkg/admission"
+	"github.com/stillframe/stillframe/pkg/datamover"
 	"github.com/stillframe/stillframe/pkg/freezewindow"
 	"github.com/stillframe/stillframe/pkg/guest"
 	"github.com/stillframe/stillframe/pkg/inventory"
@@ -30,21 +34,53 @@ type Plan struct {
 	// VM is what the operator wrote: inventory path, moref, instance UUID or name.
 	VM string
 	// Volumes are the mount points to freeze; empty means all that are supported.
-	Volumes   []string
-	OnDegrade OnDegrade
+	Volumes []string
+	// Mode, BackupType (copy or full) and Writers are for Windows guests.
+	Mode       admission.Policy
+	BackupType string
+	Writers    Writers
+	OnDegrade  OnDegrade
+	// Level is the lowest that counts as done; empty is any consistent one. Below it OnDegrade decides.
+	Level freezewindow.Level
+	// SnapshotRoad is whom the snapshot may be asked of; empty is vCenter.
+	SnapshotRoad admission.RoadPolicy
 	// Admission is what happens when the window will probably not fit.
 	Admission Admission
-	Budget    freezewindow.Budget
+	// Postpone are the IDs of gates (inventory.Gates) whose warning stops the run before anything is touched.
+	Postpone []string
+	Budget   freezewindow.Budget
 	// LateLimit bounds the wait for a snapshot task that had not ended with the window; GiveUp, when closed, ends it at
 	// once. What is left is named in the result.
 	LateLimit time.Duration
 	GiveUp    <-chan struct{}
 	// Description goes into the snapshot's description.
 	Description string
+	// Mover stores what the snapshot holds; nil moves nothing. It does not run when the window is below the policy.
+	Mover datamover.Mover
+	// KeepSnapshot leaves the snapshot of a window that is not below the policy, whatever the mover did.
+	KeepSnapshot bool
+	// DryRun ends before anything goes into the guest or is made at vCenter.
+	DryRun bool
 }
+
+// Writers says whose failure counts, by class id. Excluded writers are not asked at all.
+type Writers struct{ Required, Tolerated, Excluded []string }
 
 // SnapshotName is the name that makes the snapshot ours, known before the snapshot is asked for.
 func (p Plan) SnapshotName() string { return fmt.Sprintf("%s%s-%d", SnapshotPrefix, p.RunID, p.Epoch) }
+
+// snapshotForm is what SnapshotName writes: a run's id is a UUID.
+var snapshotForm = regexp.MustCompile(`^` + SnapshotPrefix + `([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})-([1-9][0-9]{0,18})$`)
+
+// ParseSnapshotName reads what Plan.SnapshotName writes; ok is false for every other name.
+func ParseSnapshotName(name string) (run string, epoch int64, ok bool) {
+	parts := snapshotForm.FindStringSubmatch(name)
+	if parts == nil {
+		return "", 0, false
+	}
+	epoch, err := strconv.ParseInt(parts[2], 10, 64)
+	return parts[1], epoch, err == nil
+}
 
 // SnapshotPrefix begins the name of every snapshot of ours.
 const SnapshotPrefix = "stillframe-"
@@ -60,6 +96,11 @@ type Hypervisor interface {
 	Remove(ctx context.Context, s inventory.Snapshot) (unsettled string, err error)
 	// FindSnapshots lists the VM's snapshots whose name begins with prefix.
 	FindSnapshots(ctx context.Context, vm inventory.VM, prefix string) ([]inventory.Snapshot, error)
+}
+
+// Origins tells where the data of a snapshot lies.
+type Origins interface {
+	Origin(ctx context.Context, s inventory.Snapshot) (datamover.Origin, error)
 }
 
 // Snapshot is a prepared snapshot.

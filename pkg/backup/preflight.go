@@ -2,7 +2,6 @@ package backup
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/stillframe/stillframe/pkg/guest"
 	"github.com/stillframe/stillframe/pkg/inventory"
 )
 
@@ -52,6 +52,10 @@ func (x *run) preflight(ctx context.Context) error {
 		failed := slices.DeleteFunc(slices.Clone(checks), func(c inventory.Check) bool { return c.Status != inventory.CheckFail })
 		busy := len(failed) == 1 && failed[0].ID == inventory.CheckRunningTask
 		if !busy || time.Since(begun) >= checkWait {
+			if i := slices.IndexFunc(checks, x.waitsFor); i >= 0 && len(failed) == 0 {
+				x.warnings(slices.Concat(checks[:i], checks[i+1:])) // the refusal itself becomes the finding
+				return x.postponed(checks[i])
+			}
 			x.warnings(checks)
 			return x.refused(failed)
 		}
@@ -89,6 +93,16 @@ func (x *run) refused(failed []inventory.Check) error {
 	return &Refusal{c.Code, fmt.Errorf("%s: %s", x.vm.Path, strings.Join(c.Evidence, "\n"))}
 }
 
+// waitsFor says whether a check is a gate that the plan waits for, and warns.
+func (x *run) waitsFor(c inventory.Check) bool {
+	return c.Gate && c.Status == inventory.CheckWarn && slices.Contains(x.plan.Postpone, c.ID)
+}
+
+// postponed is the refusal by a gate. A one-shot run does not wait: its caller tries again later.
+func (x *run) postponed(c inventory.Check) error {
+	return &Refusal{c.Code, fmt.Errorf("%s: postponed by its gate %s: %s", x.vm.Path, c.ID, strings.Join(c.Evidence, "; "))}
+}
+
 // preflight refuses by what was told when the VM was found.
 func preflight(vm inventory.VM) error {
 	refuse := func(code, format string, a ...any) error {
@@ -105,8 +119,9 @@ func preflight(vm inventory.VM) error {
 		return refuse("SF2112", "it is %s, there is no guest to hold", vm.PowerState)
 	case vm.ConsolidationNeeded:
 		return refuse("SF2119", "its disks need consolidation")
-	case strings.Contains(strings.ToLower(vm.GuestFamily), "windows"):
-		return &Refusal{"SF3609", errors.New(vm.Path + ": there is no agent for Windows guests yet")}
+	}
+	if err := guest.Refuse(vm); err != nil {
+		return refuse(guest.CodeOf(err), "%v", err)
 	}
 	return nil
 }

@@ -37,7 +37,10 @@ func TestPreflight(t *testing.T) {
 		"suspended":                {func(vm *inventory.VM) { vm.PowerState = "suspended" }, "SF2112"},
 		"power state not told":     {func(vm *inventory.VM) { vm.PowerState = "" }, "SF2112"},
 		"disks to be consolidated": {func(vm *inventory.VM) { vm.ConsolidationNeeded = true }, "SF2119"},
-		"a Windows guest":          {func(vm *inventory.VM) { vm.GuestFamily = "windowsGuest" }, "SF3609"},
+		"a Windows guest":          {func(vm *inventory.VM) { vm.GuestFamily = "windowsGuest" }, ""},
+		"an old Windows guest": {func(vm *inventory.VM) {
+			vm.GuestFamily, vm.GuestID = "windowsGuest", "windows8Server64Guest"
+		}, "SF4910"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -110,6 +113,34 @@ func TestPreflightTable(t *testing.T) {
 			}
 			if got := time.Since(begun); got != c.waited {
 				t.Errorf("%s: took %v, want %v", name, got, c.waited)
+			}
+		})
+	}
+}
+
+// TestPostponed has gates warn: only those that the plan names stop the run.
+func TestPostponed(t *testing.T) {
+	ready := inventory.Check{ID: "cpu_ready", Status: inventory.CheckWarn, Code: "SF2131", Evidence: []string{"it waits"}, Gate: true}
+	tools := inventory.Check{ID: "tools", Status: inventory.CheckWarn, Code: "SF2125", Evidence: []string{"old"}}
+	calm := inventory.Check{ID: "host_load", Status: inventory.CheckOK, Code: "SF2132", Gate: true}
+	template := inventory.Check{ID: "template", Status: inventory.CheckFail, Code: "SF2111", Evidence: []string{"template"}}
+	for name, c := range map[string]struct {
+		postpone []string
+		checks   []inventory.Check
+		code     string
+	}{
+		"only warned":      {nil, []inventory.Check{ready, tools}, ""},
+		"postponed":        {[]string{"host_load", "cpu_ready"}, []inventory.Check{tools, ready}, "SF2131"},
+		"another gate":     {[]string{"host_load"}, []inventory.Check{ready, calm}, ""},
+		"no gate":          {[]string{"tools"}, []inventory.Check{tools}, ""},
+		"a failure counts": {[]string{"cpu_ready"}, []inventory.Check{ready, template}, "SF2111"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := &run{Runner: Runner{Checks: &table{checks: c.checks}, Log: zap.NewNop()}, plan: Plan{Postpone: c.postpone}, vm: goodVM(), result: newResult(Plan{})}
+			err := x.preflight(t.Context())
+			var refusal *Refusal
+			if got := errors.As(err, &refusal); got != (c.code != "") || got && refusal.Code() != c.code {
+				t.Errorf("preflight = %v, want %q", err, c.code)
 			}
 		})
 	}

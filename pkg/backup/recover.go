@@ -45,6 +45,10 @@ type Recoverer struct {
 	VCenter string
 	// Forget strikes out what belongs to a VM that vCenter does not know any more.
 	Forget bool
+	// Kept also removes snapshots that runs kept on purpose.
+	Kept bool
+	// EndMover ends what the mover of a dead run left on this machine; nil when there can be none.
+	EndMover func(ctx context.Context, run string) error
 }
 
 // Recovery is what was found open, and what became of it, as "stillframe recover -o json" prints it.
@@ -67,6 +71,8 @@ const (
 	Active    State = "active"
 	Forgotten State = "forgotten"
 	Elsewhere State = "elsewhere"
+	// Kept is a snapshot that a run left on purpose.
+	Kept State = "kept"
 )
 
 // Thing is one thing that a run had been about to make.
@@ -94,6 +100,11 @@ func List(ctx context.Context, memory Journal, vm string) ([]statefile.Intent, e
 	}), nil
 }
 
+// Unfinished are the intents without those of snapshots that were kept on purpose.
+func Unfinished(intents []statefile.Intent) []statefile.Intent {
+	return slices.DeleteFunc(slices.Clone(intents), func(i statefile.Intent) bool { return i.Kind == statefile.KeptSnapshot })
+}
+
 // NewRecovery is the recovery of intents of which nothing was done yet.
 func NewRecovery(intents []statefile.Intent, dry bool) Recovery {
 	r := Recovery{APIVersion: APIVersion, DryRun: dry, Things: []Thing{}, Leftovers: []string{}}
@@ -105,7 +116,21 @@ func NewRecovery(intents []statefile.Intent, dry bool) Recovery {
 
 func thing(i statefile.Intent) Thing {
 	vm := VM{Name: path.Base(i.Path), Path: i.Path, Moref: i.Moref, InstanceUUID: i.VM}
-	return Thing{VM: vm, RunID: i.Run, Kind: i.Kind, Subject: i.Subject, Since: i.At, State: Open}
+	t := Thing{VM: vm, RunID: i.Run, Kind: i.Kind, Subject: i.Subject, Since: i.At, State: Open}
+	if i.Kind == statefile.KeptSnapshot {
+		t.keep()
+	}
+	return t
+}
+
+// keep says that the thing was left on purpose.
+func (t *Thing) keep() {
+	t.State, t.Text = Kept, "kept on purpose: \"stillframe recover --kept\" removes it"
+}
+
+// Vanished says whether something was left because the VM is not in the inventory, which was read to its end, any more.
+func (r *Recovery) Vanished() bool {
+	return slices.ContainsFunc(r.Things, func(t Thing) bool { return t.State == Open && t.Code == "SF2009" })
 }
 
 // Leave says of every thing that is still open why it is.
@@ -179,7 +204,7 @@ func (r Recoverer) one(ctx context.Context, uuid string, known []statefile.Inten
 	if slices.ContainsFunc(intents, r.here) {
 		p.vm, p.lost = r.find(ctx, uuid)
 	}
-	for _, kind := range []statefile.Kind{statefile.Folder, statefile.Process, statefile.Snapshot} {
+	for _, kind := range []statefile.Kind{statefile.Folder, statefile.Process, statefile.Snapshot, statefile.KeptSnapshot} {
 		for n := range things {
 			if things[n].Kind == kind {
 				p.finish(ctx, &things[n], intents[n])
@@ -190,9 +215,10 @@ func (r Recoverer) one(ctx context.Context, uuid string, known []statefile.Inten
 }
 
 // elsewhere says whether i was written down for another vCenter: what this one does not have proves nothing there, not
-// even when a copy of the VM is here.
+// even when a copy of the VM is here. Port 443 is that of an address without any.
 func (r Recoverer) elsewhere(i statefile.Intent) bool {
-	return r.VCenter != "" && i.VCenter != "" && !strings.EqualFold(r.VCenter, i.VCenter)
+	here, there := strings.TrimSuffix(r.VCenter, ":443"), strings.TrimSuffix(i.VCenter, ":443")
+	return here != "" && there != "" && !strings.EqualFold(here, there)
 }
 
 func (r Recoverer) here(i statefile.Intent) bool { return !r.elsewhere(i) }
@@ -225,12 +251,21 @@ func (p patient) finish(ctx context.Context, t *Thing, i statefile.Intent) {
 	err, state := p.lost, Gone
 	switch {
 	case guest.CodeOf(err) == "SF2009" && p.Forget:
-		err, state = nil, Forgotten
+		if err, state = nil, Forgotten; i.Kind == statefile.Snapshot {
+			err = p.unmove(ctx, i)
+		}
+	case !p.Kept && i.Kind == statefile.KeptSnapshot:
+		return
+	case !p.Kept && p.keeps(i): // its run died between the two notes, so it is no orphan
+		err, state = nil, Kept
 	case guest.CodeOf(err) == "SF2009":
 		err = fmt.Errorf("%w: give --forget when the VM was deleted", err)
 	case err != nil:
-	case i.Kind == statefile.Snapshot:
-		err = p.snapshot(ctx, p.vm, i)
+	case i.Kind == statefile.Snapshot, i.Kind == statefile.KeptSnapshot:
+		err = p.unmove(ctx, i)
+		if err == nil {
+			err = p.snapshot(ctx, p.vm, i)
+		}
 	default:
 		err = p.agent(ctx, i.Subject)
 	}
@@ -246,6 +281,21 @@ func (p patient) finish(ctx context.Context, t *Thing, i statefile.Intent) {
 }
 
 func (t *Thing) blame(err error) { t.Code, t.Text = guest.CodeOf(err), err.Error() }
+
+// keeps says whether the snapshot of i was kept on purpose as well.
+func (p patient) keeps(i statefile.Intent) bool {
+	return i.Kind == statefile.Snapshot && slices.ContainsFunc(p.intents, func(o statefile.Intent) bool {
+		return o.Kind == statefile.KeptSnapshot && o.Subject == i.Subject
+	})
+}
+
+// unmove ends a mover that may still read the snapshot.
+func (r Recoverer) unmove(ctx context.Context, i statefile.Intent) error {
+	if r.EndMover == nil || i.Run == "" {
+		return nil
+	}
+	return r.EndMover(ctx, i.Run)
+}
 
 // agent clears the guest of one folder and of the agent in it.
 func (p patient) agent(ctx context.Context, folder string) error {

@@ -106,7 +106,7 @@ func TestRecover(t *testing.T) {
 		"the snapshot is another vCenter's": {
 			func(_ *hypervisor, n *notebook, r *Recoverer) {
 				r.VCenter = "vc2.example"
-				n.open[0].VCenter, n.open[2].VCenter = "VC2.example", "vc1.example"
+				n.open[0].VCenter, n.open[1].VCenter, n.open[2].VCenter = "VC2.example", "vc2.example:443", "vc1.example"
 			},
 			[]string{"gone", "gone", "elsewhere"},
 			"",

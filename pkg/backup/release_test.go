@@ -24,8 +24,12 @@ type entry struct {
 	t       *testing.T
 	rescues []error
 	calls   []string
+	stop    context.CancelFunc
 	ended   chan struct{}
 }
+
+// end ends the agent.
+func (e *entry) end() { e.stop(); <-e.ended }
 
 func (e *entry) Road() guest.Road { return guest.RoadGuestOps }
 
@@ -50,7 +54,8 @@ func (e *entry) Start(_ context.Context, _ guest.Remote, b guest.Bootstrap) (gue
 	})
 	e.ended = make(chan struct{})
 	ctx, stop := context.WithCancel(e.t.Context())
-	e.t.Cleanup(func() { stop(); <-e.ended })
+	e.stop = stop
+	e.t.Cleanup(e.end)
 	go func() {
 		defer close(e.ended)
 		if err := a.Serve(ctx, tls.NewListener(l, protocol.ServerTLS(own, b.Peer))); err != nil {
@@ -109,5 +114,53 @@ func TestReleaseFromOutside(t *testing.T) {
 				t.Errorf("calls %q, want %q", e.calls, c.calls)
 			}
 		})
+	}
+}
+
+// TestEndOfAnAgentThatDied has an agent die before it answered the end of its session, when no window took place and after
+// a good one: what it may owe to the applications of the guest is done from outside, or told.
+func TestEndOfAnAgentThatDied(t *testing.T) {
+	no, why := codedError{code: "SF3608"}, codedError{code: "SF4004"}
+	good := freezewindow.Report{HeldAtMostKnown: true}
+	for name, c := range map[string]struct {
+		dies    bool
+		rescues []error
+		code    string // of the release, "-" for none
+		left    bool
+		calls   []string
+	}{
+		"it answered":   {false, nil, "-", false, []string{"remove"}},
+		"at once":       {true, []error{nil}, "-", false, []string{"rescue", "remove"}},
+		"in the end":    {true, []error{no, nil}, "SF4919", false, []string{"rescue", "rescue", "remove"}},
+		"not even then": {true, []error{no, no}, "SF4919", true, []string{"rescue", "rescue"}},
+	} {
+		for where, release := range map[string]bool{"no window": false, "after a window": true} {
+			t.Run(name+", "+where, func(t *testing.T) {
+				e := &entry{t: t, rescues: c.rescues}
+				d := guest.Deployer{Access: e, Payload: guest.Payload{SHA256: sha256.Sum256([]byte("the agent"))}}
+				deployment, err := d.Open(t.Context(), guest.Target{Addresses: []string{"127.0.0.1"}, VMUUID: vmUUID, Run: "r", Epoch: 5})
+				if err != nil {
+					t.Fatal(err)
+				}
+				x := &run{Runner: Runner{Log: zap.NewNop()}, vm: goodVM(), guest: deployment, result: newResult(Plan{})}
+				x.undo.push("leave the guest", deployment.Close)
+				if c.dies {
+					e.end()
+				}
+				if release {
+					if err := x.release(t.Context(), good, time.Now()); codeOf(err) != c.code {
+						t.Errorf("release = %v, want %s", err, c.code)
+					}
+				} else if err := x.leave(t.Context(), why); codeOf(err) != "SF4004" || strings.Contains(err.Error(), "may owe") != (c.code != "-") {
+					t.Errorf("leave = %v, want SF4004 first and a rescue that failed: %t", err, c.code != "-")
+				}
+				if left := x.undo.run(t.Context()); (left != nil) != c.left || c.left && codeOf(left) != "SF4919" {
+					t.Errorf("undo = %v, want SF4919: %t", left, c.left)
+				}
+				if !slices.Equal(e.calls, c.calls) {
+					t.Errorf("calls %q, want %q", e.calls, c.calls)
+				}
+			})
+		}
 	}
 }

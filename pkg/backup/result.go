@@ -3,6 +3,7 @@ package backup
 import (
 	"time"
 
+	"github.com/stillframe/stillframe/pkg/admission"
 	"github.com/stillframe/stillframe/pkg/advice"
 	"github.com/stillframe/stillframe/pkg/freezewindow"
 )
@@ -28,15 +29,19 @@ type Result struct {
 	StartedAt  time.Time `json:"started_at"`
 	// Outcome and the error are this run's end under its policy; the verdict is what was proved.
 	Outcome Outcome `json:"outcome"`
-	VM      VM      `json:"vm"`
+	// DryRun is true when the run was to end before anything is touched: then ok says that nothing spoke against it.
+	DryRun bool `json:"dry_run"`
+	VM     VM   `json:"vm"`
 	// Admission is null when the run ended before anything was predicted.
-	Admission *Admitted        `json:"admission"`
-	Verdict   Verdict          `json:"verdict"`
-	Window    Window           `json:"window"`
-	Snapshot  Snap             `json:"snapshot"`
-	Guest     Guest            `json:"guest"`
-	Writers   []Writer         `json:"writers"`
-	Findings  []advice.Finding `json:"findings"`
+	Admission *Admitted `json:"admission"`
+	Verdict   Verdict   `json:"verdict"`
+	Window    Window    `json:"window"`
+	Snapshot  Snap      `json:"snapshot"`
+	// Mover is null when the run was to move nothing.
+	Mover    *Moved           `json:"mover"`
+	Guest    Guest            `json:"guest"`
+	Writers  []Writer         `json:"writers"`
+	Findings []advice.Finding `json:"findings"`
 	// Leftovers names what this run made and could not remove.
 	Leftovers []string `json:"leftovers"`
 }
@@ -66,9 +71,13 @@ type Window struct {
 	SelfReleased bool `json:"self_released"`
 	// ReleasedBy is the guest's own word for why it let go: deadman, link_lost, service_stop or system; rescue when it was
 	// still held and had to be released from outside; empty when it did not, or was not heard of again.
-	ReleasedBy    string   `json:"released_by"`
-	OverrunByStun bool     `json:"overrun_by_stun"`
-	LinkLosses    int      `json:"link_losses"`
+	ReleasedBy    string `json:"released_by"`
+	OverrunByStun bool   `json:"overrun_by_stun"`
+	LinkLosses    int    `json:"link_losses"`
+	// IOHeldSeconds is how long file-system writes were held inside CommitSnapshots, SetResult the HRESULT of the shadow
+	// copy set in 8 hexadecimal digits; 0 and empty elsewhere (Windows).
+	IOHeldSeconds float64  `json:"io_held_seconds"`
+	SetResult     string   `json:"set_result"`
 	RTTSeconds    float64  `json:"rtt_seconds"`
 	Volumes       []string `json:"volumes"`
 	// NotHeld are local file systems of the guest that were not part of the hold: the level does not speak of them.
@@ -99,6 +108,14 @@ type Snap struct {
 	TaskSeconds float64 `json:"task_seconds"`
 	Late        bool    `json:"late"`
 	Removed     bool    `json:"removed"`
+	// Road is whom the snapshot was asked of, RoadReason why, Host the ESXi host when it was that one's; all are empty when
+	// the run ended before that was decided. Roads are what this VM's windows tell of both.
+	Road       admission.SnapshotRoad `json:"road"`
+	RoadReason string                 `json:"road_reason"`
+	Host       string                 `json:"host"`
+	Roads      []RoadTimes            `json:"roads"`
+	// Kept is true when it was left on purpose: "stillframe recover --kept" removes it.
+	Kept bool `json:"kept"`
 }
 
 // Guest is how we got in.
@@ -107,6 +124,12 @@ type Guest struct {
 	Channel      string `json:"channel"`
 	AgentVersion string `json:"agent_version"`
 	OS           string `json:"os"`
+	// BootID names this start of the guest; Session is the session with VSS writers that the run opened in it, null when it
+	// opened none.
+	BootID  string         `json:"boot_id"`
+	Session *WriterSession `json:"writer_session"`
+	// LostSets are the snapshot sets of other sessions that the guest's log says were never ended (event 12289).
+	LostSets []string `json:"lost_snapshot_sets"`
 	// Hooks are the guest's own programs that were run around the freeze, in their order.
 	Hooks    []Hook    `json:"hooks"`
 	Attempts []Attempt `json:"attempts"`
@@ -133,25 +156,19 @@ type Attempt struct {
 	Seconds float64 `json:"seconds"`
 }
 
-// Writer is one VSS writer after the freeze (Windows).
-type Writer struct {
-	Name       string `json:"name"`
-	ClassID    string `json:"class_id"`
-	InstanceID string `json:"instance_id"`
-	State      int    `json:"state"`
-	FailureHR  string `json:"failure_hr"`
-	Required   bool   `json:"required"`
-}
-
 func newResult(p Plan) Result {
-	return Result{
-		APIVersion: APIVersion, RunID: p.RunID, StartedAt: time.Now().UTC(), Outcome: Failed,
+	r := Result{
+		APIVersion: APIVersion, RunID: p.RunID, StartedAt: time.Now().UTC(), Outcome: Failed, DryRun: p.DryRun,
 		Verdict:  Verdict{Level: freezewindow.Unproved, Reasons: []string{}},
 		Window:   Window{BudgetSeconds: p.Budget.Hold.Seconds(), Phases: []Phase{}, Volumes: []string{}, NotHeld: []NotHeld{}},
-		Snapshot: Snap{Name: p.SnapshotName()},
-		Guest:    Guest{Hooks: []Hook{}, Attempts: []Attempt{}},
+		Snapshot: Snap{Name: p.SnapshotName(), Roads: []RoadTimes{}},
+		Guest:    Guest{LostSets: []string{}, Hooks: []Hook{}, Attempts: []Attempt{}},
 		Writers:  []Writer{}, Findings: []advice.Finding{}, Leftovers: []string{},
 	}
+	if p.Mover != nil {
+		r.Mover = &Moved{State: MoveNotRun}
+	}
+	return r
 }
 
 // NotBegun is the result of a run that ended before it knew its VM.
@@ -193,9 +210,8 @@ func (r *Result) report(w freezewindow.Report, prepared time.Duration) {
 	for _, h := range w.Release.Hooks {
 		r.Guest.Hooks = append(r.Guest.Hooks, Hook{h.Name, h.Point, h.OK, h.Held.Seconds(), h.Required, h.Holds, h.Error})
 	}
-	for _, x := range w.Release.Writers {
-		r.Writers = append(r.Writers, Writer{x.Name, x.ClassID, x.InstanceID, x.State, x.Failure, x.Required})
-	}
+	r.writers(w.Release.Writers)
+	r.Window.IOHeldSeconds, r.Window.SetResult = w.Release.IO.Seconds(), w.Release.SetResult
 }
 
 // find adds a finding.

@@ -29,7 +29,27 @@ type bench struct {
 	h      *hypervisor
 	m      *machine
 	plan   Plan
+	hosts  Hosts
+	memory Memory
 	cancel time.Duration // after which the run is interrupted, 0 for never
+	bare   *notebook     // of a snapshot alone, nil for a run
+	gate   Gate
+	inside int // how many passed the gate and have not left
+}
+
+func (b *bench) pass(context.Context) (func(), error) {
+	b.inside++
+	return func() { b.inside-- }, nil
+}
+
+// noRoom is a gate at which nobody ever leaves.
+func noRoom(ctx context.Context) (func(), error) {
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(5 * time.Minute):
+		return nil, context.DeadlineExceeded
+	}
 }
 
 // play does one run in a bubble and hands its result to check.
@@ -50,8 +70,17 @@ func play(t *testing.T, change func(*bench), check func(t *testing.T, b *bench, 
 		if b.cancel > 0 {
 			defer time.AfterFunc(b.cancel, cancel).Stop()
 		}
-		r, err := Runner{Hypervisor: b.h, Guests: b.m, Log: zap.NewNop()}.Run(ctx, b.plan)
+		runner := Runner{Hypervisor: b.h, Guests: b.m, Hosts: b.hosts, Memory: b.memory, Gate: b.gate, Log: zap.NewNop()}
+		do := runner.Run
+		if b.bare != nil {
+			runner.Memory, runner.Tasks = b.bare, b.bare
+			do = runner.Bare
+		}
+		r, err := do(ctx, b.plan)
 		b.m.end(t)
+		if b.inside != 0 {
+			t.Errorf("%d places are still taken", b.inside)
+		}
 		check(t, b, r, err)
 	})
 }
@@ -96,6 +125,29 @@ func TestRun(t *testing.T) {
 			b.plan.OnDegrade = Keep
 			b.h.onReady = func() { time.AfterFunc(1001*time.Millisecond, b.m.cut) }
 		}, Degraded, freezewindow.Crash, "-", []string{"SF4009", "SF4909"}, whole, true, ""},
+		"below what was asked for": {
+			func(b *bench) { b.plan.Level = freezewindow.Application }, Failed, freezewindow.Filesystem, "-", []string{"SF4909"}, whole, true, "",
+		},
+		"below what was asked for, and kept": {func(b *bench) {
+			b.plan.Level, b.plan.OnDegrade = freezewindow.Application, Keep
+		}, Degraded, freezewindow.Filesystem, "-", []string{"SF4909"}, whole, true, ""},
+		"no more was asked for": {func(b *bench) {
+			b.plan.Level = freezewindow.Crash
+			b.h.onReady = func() { time.AfterFunc(1001*time.Millisecond, b.m.cut) }
+		}, Degraded, freezewindow.Crash, "-", []string{"SF4009", "SF4909"}, whole, true, ""},
+		"room was found": {func(b *bench) {
+			b.gate = Gate{Logon: b.pass, Arm: b.pass, Window: b.pass, Remove: b.pass, Wait: time.Minute}
+		}, OK, freezewindow.Filesystem, "-", nil, whole, true, ""},
+		"no room to log on to the guest": {func(b *bench) {
+			b.gate = Gate{Logon: noRoom}
+		}, Failed, freezewindow.Unproved, "SF1912", []string{"SF1912"}, []string{"find", "prepare", "close"}, false, ""},
+		"no room to remove the snapshot": {func(b *bench) { b.gate = Gate{Remove: noRoom} }, OK, freezewindow.Filesystem, "-", nil, whole, true, ""},
+		"no room before the guest is armed": {func(b *bench) {
+			b.gate = Gate{Arm: noRoom}
+		}, Failed, freezewindow.Unproved, "SF1912", []string{"SF1912"}, []string{"find", "prepare", "close"}, false, ""},
+		"no room for the window": {func(b *bench) {
+			b.gate = Gate{Arm: b.pass, Window: noRoom, Wait: 40 * time.Second}
+		}, Failed, freezewindow.Unproved, "SF1912", []string{"SF1912"}, unwound, false, ""},
 		"snapshot fails": {
 			func(b *bench) { b.h.fail["create"] = codedError{code: "SF2206"} }, Failed, freezewindow.Unproved, "-",
 			[]string{"SF4015", "SF2206", "SF4909"},
@@ -196,7 +248,7 @@ func TestRunOpenFailsWithItsAttempts(t *testing.T) {
 var keys = []string{ //nolint:gochecknoglobals // a table
 	"api_version", "run_id", "vm.name", "vm.moref", "vm.instance_uuid", "verdict.level", "verdict.reasons[]",
 	"window.mode", "window.budget_seconds", "window.held_at_most_seconds", "window.held_by_guest_seconds", "window.phases[]",
-	"window.volumes[]", "snapshot.name", "snapshot.moref", "snapshot.task_seconds", "snapshot.removed",
+	"window.volumes[]", "snapshot.name", "snapshot.moref", "snapshot.task_seconds", "snapshot.removed", "snapshot.road", "snapshot.roads[]",
 	"guest.road", "guest.channel", "guest.agent_version", "guest.attempts[]", "writers[]", "findings[]", "leftovers[]",
 }
 

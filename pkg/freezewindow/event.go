@@ -54,8 +54,9 @@ type GuestThawed struct {
 
 // Release is what the guest says of the end of its hold.
 type Release struct {
-	// WasHeld is true when everything was still held as THAW arrived.
-	WasHeld bool
+	// WasHeld is true when everything was still held as THAW arrived, ThawArrived after the start of the hold.
+	WasHeld     bool
+	ThawArrived time.Duration
 	// Held is from the first hold to the last release, IO the part inside CommitSnapshots.
 	Held, IO time.Duration
 	// Expired is true when the guest released itself, ExpiredBy says why.
@@ -68,8 +69,12 @@ type Release struct {
 	Failed map[string]string
 	// Hooks are the guest's own programs around the freeze; those of post-thaw come with the last word.
 	Hooks []Hook
-	// Writers are their states in our own session (Windows).
-	Writers []Writer
+	// SetResult is the HRESULT of the shadow copy set in 8 hexadecimal digits, Writers the writers' states in our own
+	// session, Witness and Events what the guest's logs have from around the hold (Windows). All come with the last word.
+	SetResult string
+	Writers   []Writer
+	Witness   Witness
+	Events    []LogEvent
 	// MaxGap is the longest time that the agent itself did not run.
 	MaxGap time.Duration
 }
@@ -98,13 +103,42 @@ func (r Release) mayHold() bool {
 	return false
 }
 
+// Witness is what parts of the guest that know nothing of us say of the hold. The zero Witness has seen nothing.
+type Witness struct {
+	// HoldRanOut and FlushRanOut are true when Windows says that it let go of the writes (volsnap event 8), or that the
+	// flush before them took too long (volsnap event 9).
+	HoldRanOut, FlushRanOut bool
+	// SQLHeld is for how long SQL Server says that the I/O of a database was frozen (events 3197 and 3198), the shortest of
+	// all, 0 when it says nothing.
+	SQLHeld time.Duration
+}
+
+// LogEvent is one entry of a log of the guest.
+type LogEvent struct {
+	Provider string
+	ID       int
+	Channel  string
+	// HR is the result code that it tells, in 8 hexadecimal digits, or empty.
+	HR string
+	// Age is how long before the end of the hold's aftermath it was written.
+	Age  time.Duration
+	Text string
+}
+
 // Writer is one writer's state as the guest read it in our own session.
 type Writer struct {
 	Name, ClassID, InstanceID string
-	State                     int
-	Failure                   string
-	Required                  bool
+	// State is one of VSS_WRITER_STATE (vss.h); Failure an HRESULT in 8 hexadecimal digits; the application's own ones
+	// are empty when it gave none.
+	State                  int
+	Failure                string
+	AppFailure, AppMessage string
+	Required               bool
 }
+
+// Failed says whether the writer is not as it should be between a freeze and the end of its session: stable (1) or
+// waiting for BackupComplete (5), without a failure (vss.h, VSS_WRITER_STATE).
+func (w Writer) Failed() bool { return w.Failure != "00000000" || w.State != 1 && w.State != 5 }
 
 // GuestError is the agent's ERROR.
 type GuestError struct {

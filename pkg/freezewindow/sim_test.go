@@ -30,9 +30,12 @@ var simFlags = struct {
 // tally counts windows; adding two tallies gives the same sum in any order.
 type tally struct {
 	windows  int
+	guests   [2]int // windows by system
 	fell     int
 	firstBad uint64 // the lowest seed that broke an invariant, 0 = none
 	worst    time.Duration
+	// stopped is the longest true hold of a writer while the agent was stopped: nobody but the writer ends it.
+	stopped  time.Duration
 	verdicts map[string]int
 	classes  map[string]int
 }
@@ -41,6 +44,10 @@ func newTally() *tally { return &tally{verdicts: map[string]int{}, classes: map[
 
 func (t *tally) add(o *tally) {
 	t.windows += o.windows
+	for s, n := range o.guests {
+		t.guests[s] += n
+	}
+	t.stopped = max(t.stopped, o.stopped)
 	t.fell += o.fell
 	t.worst = max(t.worst, o.worst)
 	if o.firstBad != 0 && (t.firstBad == 0 || o.firstBad < t.firstBad) {
@@ -56,7 +63,8 @@ func (t *tally) add(o *tally) {
 
 func (t *tally) count(seed uint64, j *judge) {
 	t.windows++
-	t.worst = max(t.worst, j.worst)
+	t.guests[j.w.system()]++
+	t.worst, t.stopped = max(t.worst, j.worst), max(t.stopped, j.worstStopped)
 	if j.failed() {
 		t.fell += len(j.fell)
 		if t.firstBad == 0 || seed < t.firstBad {
@@ -70,18 +78,25 @@ func (t *tally) count(seed uint64, j *judge) {
 }
 
 func verdictName(j *judge) string {
+	prefix := ""
+	if j.w.vss != nil {
+		prefix = "windows/"
+	}
 	if !j.reported {
-		return "none/orchestrator_died"
+		return prefix + "none/orchestrator_died"
 	}
 	cause := string(j.report.Verdict.Cause)
 	if cause == "" {
 		cause = "none"
 	}
-	return string(j.report.Verdict.Level) + "/" + cause
+	return prefix + string(j.report.Verdict.Level) + "/" + cause
 }
 
 // classes are the kinds of windows that a world must have enough of to prove anything.
 func classes(j *judge) []string {
+	if j.w.vss != nil {
+		return windowsClasses(j)
+	}
 	var out []string
 	add := func(is bool, name string) {
 		if is {
@@ -122,7 +137,15 @@ func classes(j *judge) []string {
 	return out
 }
 
-// runSeeds simulates n windows from the seed first on so many cores; the result does not depend on their number.
+// systemsOf are the worlds of a seed: each has one with a Linux guest, every third one with a Windows guest, too.
+func systemsOf(seed uint64) []system {
+	if seed%3 == 0 {
+		return []system{linux, windows}
+	}
+	return []system{linux}
+}
+
+// runSeeds simulates the worlds of n seeds from the seed first on so many cores; the result does not depend on their number.
 func runSeeds(first uint64, n, cores int) *tally {
 	const slice = 1000
 	jobs := make(chan [2]uint64)
@@ -134,7 +157,9 @@ func runSeeds(first uint64, n, cores int) *tally {
 		group.Go(func() {
 			for job := range jobs {
 				for seed := job[0]; seed < job[1]; seed++ {
-					part.count(seed, newWorld(seed, realCode(), false).simulate())
+					for _, s := range systemsOf(seed) {
+						part.count(seed, newWorld(s, seed, realCode(), false).simulate())
+					}
 				}
 			}
 		})
@@ -154,14 +179,25 @@ func runSeeds(first uint64, n, cores int) *tally {
 
 // explain runs a seed again with its event log.
 func explain(seed uint64) string {
-	w := newWorld(seed, realCode(), true)
+	var s strings.Builder
+	for _, system := range systemsOf(seed) {
+		if text, failed := explainWorld(system, seed); failed || s.Len() == 0 {
+			s.WriteString(text)
+		}
+	}
+	return s.String()
+}
+
+func explainWorld(system system, seed uint64) (text string, failed bool) {
+	w := newWorld(system, seed, realCode(), true)
 	j := w.simulate()
 	var s strings.Builder
 	for _, b := range j.fell {
 		fmt.Fprintf(&s, "invariant %d (%s): %s\n", b.number, invariant(b.number), b.text)
 	}
-	fmt.Fprintf(&s, "seed %d, repeat with: go test ./pkg/freezewindow -run TestSim -args -sim.seed=%d -sim.n=1\nplan %+v\n%s", seed, seed, w.plan, w.trace())
-	return s.String()
+	fmt.Fprintf(&s, "%s seed %d, repeat with: go test ./pkg/freezewindow -run TestSim -args -sim.seed=%d -sim.n=1\nplan %+v %+v\n%s\n",
+		system, seed, seed, w.plan, w.plan.vss, w.trace())
+	return s.String(), j.failed()
 }
 
 // TestSim runs seeded windows against every invariant.
@@ -175,12 +211,12 @@ func TestSim(t *testing.T) {
 	}
 	all := runSeeds(*simFlags.seed, n, runtime.GOMAXPROCS(0))
 	if all.fell > 0 {
-		t.Errorf("%d invariants broken in %d windows, first by:\n%s", all.fell, n, explain(all.firstBad))
+		t.Errorf("%d invariants broken in %d windows, first by:\n%s", all.fell, all.windows, explain(all.firstBad))
 	}
 	if n == 1 && all.fell == 0 {
 		t.Log(explain(*simFlags.seed))
 	}
-	t.Logf("%d windows, worst hold %v, verdicts %v", n, all.worst, all.verdicts)
+	t.Logf("%d windows, guests %v, worst hold %v, with a stopped agent %v, verdicts %v", all.windows, all.guests, all.worst, all.stopped, all.verdicts)
 	if n >= 10_000 {
 		tame(t, all)
 	}
@@ -188,7 +224,8 @@ func TestSim(t *testing.T) {
 		return
 	}
 	out, err := json.MarshalIndent(map[string]any{
-		"windows": all.windows, "invariants_broken": all.fell, "worst_hold_seconds": all.worst.Seconds(),
+		"windows": all.windows, "linux_guests": all.guests[linux], "windows_guests": all.guests[windows],
+		"worst_hold_stopped_agent_seconds": all.stopped.Seconds(), "invariants_broken": all.fell, "worst_hold_seconds": all.worst.Seconds(),
 		"verdicts": all.verdicts, "classes": all.classes, "seed": *simFlags.seed,
 	}, "", "  ")
 	if err == nil {
@@ -199,13 +236,27 @@ func TestSim(t *testing.T) {
 	}
 }
 
-// tame wants enough of every kind of window, in parts of 10,000.
+// least is how many of 10,000 windows of a system must be of a class.
+type least struct {
+	class string
+	least int
+}
+
+// tame wants enough of every kind of window.
 func tame(t *testing.T, all *tally) {
 	t.Helper()
-	for _, want := range []struct {
-		class string
-		least int
-	}{
+	for s, list := range [][]least{linux: linuxLeast(), windows: windowsLeast()} {
+		for _, want := range list {
+			if got := all.classes[want.class] * 10_000 / max(all.guests[s], 1); got < want.least {
+				t.Errorf("class %q: %d of 10,000 %s windows, want at least %d: the world is too tame", want.class, got, system(s), want.least)
+			}
+		}
+	}
+	t.Logf("classes %v", all.classes)
+}
+
+func linuxLeast() []least {
+	return []least{
 		{"consistent", 3000},
 		{"consistent in spite of faults", 1700},
 		{"late", 150},
@@ -235,27 +286,23 @@ func tame(t *testing.T, all *tally) {
 		{"overrun by stun", 200},
 		{"stale dropped by the agent", 200},
 		{"kernel hangs", 80},
-	} {
-		if got := all.classes[want.class] * 10_000 / all.windows; got < want.least {
-			t.Errorf("class %q: %d of 10,000 windows, want at least %d: the world is too tame", want.class, got, want.least)
-		}
 	}
-	t.Logf("classes %v", all.classes)
 }
 
 // TestSimRepeats runs seeds twice and wants the same event log.
 func TestSimRepeats(t *testing.T) {
-	for seed := uint64(1); seed <= 300; seed++ {
-		a, b := newWorld(seed, realCode(), true), newWorld(seed, realCode(), true)
+	for i := range uint64(600) {
+		s, seed := system(i%2), 1+i/2
+		a, b := newWorld(s, seed, realCode(), true), newWorld(s, seed, realCode(), true)
 		a.simulate()
 		b.simulate()
 		if a.trace() != b.trace() {
-			t.Fatalf("seed %d: two runs differ:\n%s\n---\n%s", seed, a.trace(), b.trace())
+			t.Fatalf("%s seed %d: two runs differ:\n%s\n---\n%s", s, seed, a.trace(), b.trace())
 		}
-		plain := newWorld(seed, realCode(), false)
+		plain := newWorld(s, seed, realCode(), false)
 		plain.simulate()
 		if plain.now != a.now || plain.seq != a.seq {
-			t.Fatalf("seed %d: the log changes the run: ended at %v with %d items, with the log at %v with %d", seed, plain.now, plain.seq, a.now, a.seq)
+			t.Fatalf("%s seed %d: the log changes the run: ended at %v with %d items, with the log at %v with %d", s, seed, plain.now, plain.seq, a.now, a.seq)
 		}
 	}
 }
@@ -264,21 +311,29 @@ func TestSimRepeats(t *testing.T) {
 // foundMutants.
 func TestSimRegressions(t *testing.T) {
 	for _, c := range []struct {
-		seed uint64
-		bug  string
+		system system
+		seed   uint64
+		bug    string
 	}{
-		{41, "held_by_guest was called known while a file system was still freezing"},
-		{97, "held_at_most was called known while a file system was still freezing"},
-		{106, "a foreign thaw lowered the level without a cause"},
-		{410, "THAW of a GO that was lost on the road was answered for go 0, so nobody took the answer"},
-		{4319, "a thaw that the agent began and the second net ended was told as a foreign thaw"},
-		{5006, "a hold that was heard of after a heartbeat began with the heartbeat, so the dead-man came late"},
-		{10751, "a guest that never answered lowered the level without a cause"},
-		{87529, "a release that had not ended was told as one that had"},
-		{239885, "an agent left while its FIFREEZE was still under way and its watchdog was dead: what it froze stayed frozen"},
+		{linux, 41, "held_by_guest was called known while a file system was still freezing"},
+		{linux, 97, "held_at_most was called known while a file system was still freezing"},
+		{linux, 106, "a foreign thaw lowered the level without a cause"},
+		{linux, 410, "THAW of a GO that was lost on the road was answered for go 0, so nobody took the answer"},
+		{linux, 4319, "a thaw that the agent began and the second net ended was told as a foreign thaw"},
+		{linux, 5006, "a hold that was heard of after a heartbeat began with the heartbeat, so the dead-man came late"},
+		{linux, 10751, "a guest that never answered lowered the level without a cause"},
+		{linux, 87529, "a release that had not ended was told as one that had"},
+		{linux, 239885, "an agent left while its FIFREEZE was still under way and its watchdog was dead: what it froze stayed frozen"},
+		{windows, 20, "a shadow copy set that failed lowered the level without a cause"},
+		{windows, 23, "a last word that never came lowered the level without a cause"},
+		{windows, 3416, "a hold began when the agent heard of it, which may be long after EndPrepareSnapshots: held_by_guest was too short"},
+		{windows, 6398, "the same, seen in held_at_most"},
+		{windows, 10570, "was_held was told before the hold itself had said who ended it"},
+		{windows, 225, "ABORT was answered with closed although the session with the writers could not be ended"},
 	} {
-		if j := newWorld(c.seed, realCode(), false).simulate(); j.failed() {
-			t.Errorf("%s:\n%s", c.bug, explain(c.seed))
+		if j := newWorld(c.system, c.seed, realCode(), false).simulate(); j.failed() {
+			text, _ := explainWorld(c.system, c.seed)
+			t.Errorf("%s:\n%s", c.bug, text)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stillframe/stillframe/pkg/agent"
 	"github.com/stillframe/stillframe/pkg/agent/protocol"
+	fw "github.com/stillframe/stillframe/pkg/freezewindow"
 )
 
 const (
@@ -41,7 +42,7 @@ func newAgentSide(w *world) *agentSide {
 // arm brings the agent to READY before the window begins; everything slow has gone well.
 func (w *world) arm() {
 	a := w.agent
-	state, commands := agent.Start(agent.Self{Version: "sim", VMUUID: vmUUID, BootID: "boot"}, 0)
+	state, commands := agent.Start(agent.Self{Version: "sim", VMUUID: vmUUID, BootID: "boot", Settles: w.vss != nil}, 0)
 	a.state = state
 	a.do(commands)
 	c := w.road.connect()
@@ -54,18 +55,13 @@ func (w *world) arm() {
 	hello := say(&protocol.Hello{MinV: 1, MaxV: 1, Nonce: "n", VMUUID: vmUUID, Epoch: epoch}, protocol.WordHello)
 	a.step(agent.Hello{Link: c.id, M: hello.(*protocol.Hello)})
 	w.window.conn = c
-	budget, _ := budgets(w.plan.budget)
-	arm := &protocol.Arm{Mode: "fs", Budget: protocol.Limits{HoldMS: budget.Hold.Milliseconds(), DeadmanMS: budget.Deadman.Milliseconds()}}
-	if w.plan.otherMode {
-		arm.Mode = "writer"
-	}
-	a.step(agent.Msg{M: say(arm, protocol.WordArm)})
+	a.step(agent.Msg{M: say(w.armWord(), protocol.WordArm)})
 	w.now += odd(100 * time.Millisecond)
 	var volumes []protocol.Volume
-	for _, name := range w.freezer.names() {
+	for _, name := range w.held.names() {
 		volumes = append(volumes, protocol.Volume{ID: name, Mounts: []string{name}})
 	}
-	a.step(agent.PreparedEvent{Volumes: volumes})
+	a.step(agent.PreparedEvent{Prepared: agent.Prepared{Volumes: volumes}})
 	for left := w.plan.readyFor; ; left -= 20 * time.Second {
 		w.now += min(left, 20*time.Second)
 		if left <= 20*time.Second {
@@ -75,6 +71,23 @@ func (w *world) arm() {
 	}
 	c.lanes = [2]lane{} // what was said until now has arrived
 	w.window.heard = a.q
+}
+
+// armWord is the ARM of this world.
+func (w *world) armWord() *protocol.Arm {
+	b, _ := budgets(w.plan.budget)
+	arm := &protocol.Arm{Mode: string(w.plan.mode()), Budget: protocol.Limits{HoldMS: b.Hold.Milliseconds(), DeadmanMS: b.Deadman.Milliseconds()}}
+	if v := w.plan.vss; v != nil {
+		arm.Budget.IODeadmanMS = b.IODeadman.Milliseconds()
+		arm.Writers.Required = v.required()
+	}
+	if w.plan.otherMode {
+		arm.Mode = "writer"
+		if w.plan.mode() == fw.ModeWriter {
+			arm.Mode = "io"
+		}
+	}
+	return arm
 }
 
 // post puts an event of the agent's own process into its channel.
@@ -144,19 +157,36 @@ func (a *agentSide) do(commands []agent.Command) {
 			a.leave()
 		case agent.Freeze:
 			a.freezes[a.state.Go]++
-			a.w.freezer.freeze()
+			a.w.held.freeze()
 		case agent.Thaw:
-			a.w.freezer.thaw()
-		case agent.Release:
-			a.w.freezer.release()
-		case agent.Prepare:
+			a.w.held.thaw(c.Asked)
+		case agent.Finish:
+			a.w.held.release()
+		default:
+			a.withWriters(c)
 		}
+	}
+}
+
+// withWriters does what only a session with writers does.
+func (a *agentSide) withWriters(c agent.Command) {
+	v := a.w.vss
+	if v == nil {
+		return
+	}
+	switch c := c.(type) {
+	case agent.Prepare:
+		v.session.prepare(c.PrepareRequest)
+	case agent.Settle:
+		v.session.settle()
+	case agent.Complete:
+		v.session.complete(c.Completion)
 	}
 }
 
 func (a *agentSide) setTimer(c agent.SetTimer) {
 	a.timers[c.Timer] = c.At
-	if c.At > horizon+2*time.Minute {
+	if c.At > a.w.horizon()+2*time.Minute {
 		return
 	}
 	a.w.guestOn(process, c.At, func() {
@@ -220,7 +250,7 @@ func (a *agentSide) service() {
 func (a *agentSide) leave() {
 	a.hangUp()
 	a.left = true
-	a.w.freezer.release()
+	a.w.held.release()
 	a.w.after(nature, time.Millisecond, a.buried)
 }
 
@@ -241,6 +271,13 @@ func (a *agentSide) buried() {
 	// A process that leaves in good order first waits for the calls that it made, and thaws what they froze too late.
 	owed := func(t *target) bool { return t.own == ownFreezing || t.own == ownThawing }
 	atWork := a.left && !a.w.gone[process] && (f.running || f.releasing || len(f.queued) > 0 || slices.ContainsFunc(f.targets, owed))
+	if v := a.w.vss; v != nil {
+		if a.left && !a.w.gone[process] && len(v.session.calls) > 0 {
+			a.w.after(nature, 100*time.Millisecond, a.buried)
+			return
+		}
+		v.processGone()
+	}
 	if atWork || slices.ContainsFunc(f.targets, busy) {
 		a.w.after(nature, 10*time.Millisecond, a.buried)
 		return

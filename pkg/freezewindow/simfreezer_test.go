@@ -365,9 +365,11 @@ func (f *freezer) settle() {
 }
 
 // thaw is Freezer.Thaw.
-func (f *freezer) thaw() {
+func (f *freezer) thaw(bool) {
 	f.w.guestAfter(process, f.w.tiny(), func() {
-		f.thawAll(4*time.Second, func(rows []protocol.ThawResult) { f.w.agent.post(agent.ThawEnded{Results: rows}) })
+		f.thawAll(4*time.Second, func(rows []protocol.ThawResult) {
+			f.w.agent.post(agent.ThawEnded{Release: agent.Release{Results: rows}})
+		})
 	})
 }
 

@@ -69,7 +69,7 @@ func invariant(n int) string {
 	case 101:
 		return "the guest is free at the end"
 	case 102:
-		return "above crash, every mount was truly held for the whole true snapshot"
+		return "above crash, everything was truly held for the whole true snapshot"
 	case 103:
 		return "held_at_most is not below the true hold"
 	case 104:
@@ -83,7 +83,7 @@ func invariant(n int) string {
 	case 107:
 		return "what is not consistent has a cause and a reason"
 	}
-	return "?"
+	return windowsInvariant(n)
 }
 
 // pause is a time in which a process was stopped.
@@ -119,6 +119,14 @@ type judge struct {
 	reported                                 bool
 	deadman                                  time.Duration
 	worst                                    time.Duration
+
+	// Of Windows worlds.
+	goAt, frozenAt    time.Duration // when GO was sent and FROZEN first came
+	final             bool          // the guest's last word came
+	netActed, stopped bool          // the agent ended itself, or was stopped
+	completeSaid      bool
+	saidEarly         bool          // a limit made the agent say its last word before the writers were asked
+	worstStopped      time.Duration // the longest true hold while the agent was stopped
 }
 
 func (j *judge) failed() bool { return len(j.fell) > 0 }
@@ -139,6 +147,9 @@ func (j *judge) limits() limits {
 // firstHold is the true time of the first hold, 0 while there was none.
 func (j *judge) firstHold() time.Duration {
 	first := time.Duration(0)
+	if j.w.vss != nil {
+		first = j.w.vss.provider.trueClock
+	}
 	for _, t := range j.w.freezer.targets {
 		for _, h := range t.holds {
 			if first == 0 || h.from < first {
@@ -221,11 +232,13 @@ func (j *judge) mustThaw(e fw.Event) bool {
 func (j *judge) hear(e fw.Event) {
 	switch e := e.(type) {
 	case fw.GuestFrozen:
-		j.frozen = j.frozen || e.Go == presentGo && j.goSent
+		if e.Go == presentGo && j.goSent && !j.frozen {
+			j.frozen, j.frozenAt = true, j.w.now
+		}
 	case fw.GuestThawed:
 		if e.Go == presentGo {
 			r := e.Release
-			j.thawed, j.released = &r, true
+			j.thawed, j.released, j.final = &r, true, e.Final
 			j.expired = j.expired || e.Expired
 		}
 	case fw.LinkLost:
@@ -246,7 +259,7 @@ func (j *judge) sendGo() {
 	if j.goSent {
 		j.fail(17, "GO was sent twice")
 	}
-	j.goSent = true
+	j.goSent, j.goAt = true, j.w.now
 	if !j.w.plan.armed || j.w.plan.readyFor > 55*time.Second {
 		j.fail(21, "armed %v, ready for %v already", j.w.plan.armed, j.w.plan.readyFor)
 	}
@@ -272,6 +285,7 @@ func (j *judge) thawTime(what string) {
 			by = max(by, p.to+actSlack)
 		}
 	}
+	j.ioThawTime(what)
 	if j.w.now > by {
 		j.fail(3, "THAW %s %v after GO, at a true hold of %v", what, j.w.now-j.w.window.start, j.w.now-from)
 	}
@@ -328,6 +342,9 @@ func (j *judge) agentStep(before agent.State, at time.Duration, e agent.Event, a
 		case agent.SetTimer:
 			j.agentTimer(c)
 		case agent.Send:
+			if j.w.vss != nil {
+				j.saysOfSet(c.M, e)
+			}
 			if t, ok := c.M.(*protocol.Thawed); ok {
 				answered = answered || t.Go == presentGo
 				j.saysThawed(t)
@@ -392,6 +409,9 @@ func (j *judge) saysThawed(t *protocol.Thawed) {
 
 // linkClosed keeps when the guest learnt of the end of its connection while it held.
 func (j *judge) linkClosed() {
+	if v := j.w.vss; v != nil && v.provider.clock > 0 && !v.ended {
+		j.closedAt = append(j.closedAt, j.w.guestNow())
+	}
 	if slices.ContainsFunc(j.w.freezer.targets, func(t *target) bool { return t.kernel != kernelFree }) {
 		j.closedAt = append(j.closedAt, j.w.guestNow())
 	}
@@ -404,7 +424,7 @@ func (j *judge) concluded(r fw.Report) {
 	if !j.goSent && (level != fw.Unproved || r.Verdict.Cause != fw.CauseNotReady) {
 		j.fail(22, "no GO, but %s, cause %q", level, r.Verdict.Cause)
 	}
-	if r.Mode != fw.ModeFS || j.w.plan.otherMode && level.Consistent() {
+	if r.Mode != j.w.plan.mode() || j.w.plan.otherMode && level.Consistent() {
 		j.fail(19, "mode %s, armed with another %v, level %s", r.Mode, j.w.plan.otherMode, level)
 	}
 	_, unknown := j.outcome.(fw.SnapUnknown)
@@ -447,6 +467,9 @@ func (j *judge) proofs(r fw.Report) {
 	if _, ok := j.outcome.(fw.SnapDone); !ok || !j.inTime {
 		j.fail(9, "outcome %T, seen before THAW %v", j.outcome, j.inTime)
 	}
+	if j.w.vss != nil && j.thawed != nil {
+		j.setProofs(r)
+	}
 	if r.SelfReleased {
 		j.fail(6, "%s, but released by itself", r.Verdict.Level)
 	}
@@ -474,8 +497,15 @@ func (j *judge) end() {
 	if j.goSent && !j.thawSent && !j.lost && !w.gone[daemon] {
 		j.fail(11, "neither THAW nor a lost link")
 	}
-	j.holds()
-	if j.reported {
+	if w.vss != nil {
+		j.endOfSet(dead)
+	} else {
+		j.holds()
+	}
+	switch {
+	case j.reported && w.vss != nil:
+		j.truthOfSet()
+	case j.reported:
 		j.truth()
 	}
 	if w.code.replay && j.seed%16 == 0 {

@@ -19,6 +19,7 @@ type code struct {
 	conclude func(fw.State) fw.Report
 	// replay gives the events to the reducer once more; goOn runs a world on after an invariant fell.
 	replay, goOn bool
+	vss          vssBugs
 }
 
 func realCode() code {
@@ -344,15 +345,15 @@ func causeless(cause fw.Cause) func(*code) {
 // maxMutantSeeds bounds the search for seeds that catch a planted bug.
 const maxMutantSeeds = 100_000
 
-// catch gives, for each invariant that must fall, the first seed that makes it fall, and those that fell besides.
-func catch(m mutant) map[int]uint64 {
+// catch plays worlds of one system and gives, for each invariant that must fall, the first seed that makes it fall, and those that fell besides.
+func catch(s system, m mutant) map[int]uint64 {
 	fell := map[int]uint64{}
 	missing := slices.Clone(m.wants)
 	for seed := uint64(1); seed <= maxMutantSeeds && len(missing) > 0; seed++ {
 		c := realCode()
 		c.replay, c.goOn = false, true
 		m.plant(&c)
-		for _, b := range newWorld(seed, c, false).simulate().fell {
+		for _, b := range newWorld(s, seed, c, false).simulate().fell {
 			if _, known := fell[b.number]; !known {
 				fell[b.number] = seed
 			}
@@ -365,23 +366,26 @@ func catch(m mutant) map[int]uint64 {
 // TestMutants plants each bug and wants each caught by the invariants named for it.
 func TestMutants(t *testing.T) {
 	missed := []string{}
-	planted := mutants()
-	for _, m := range planted {
-		fell := catch(m)
-		if len(fell) == 0 {
-			missed = append(missed, m.name)
-		}
-		for _, n := range m.wants {
-			if fell[n] == 0 {
-				t.Errorf("%s: invariant %d (%s) did not fall within %d seeds", m.name, n, invariant(n), maxMutantSeeds)
+	planted := 0
+	for s, list := range [][]mutant{linux: mutants(), windows: windowsMutants()} {
+		planted += len(list)
+		for _, m := range list {
+			fell := catch(system(s), m)
+			if len(fell) == 0 {
+				missed = append(missed, m.name)
 			}
+			for _, n := range m.wants {
+				if fell[n] == 0 {
+					t.Errorf("%s: invariant %d (%s) did not fall within %d seeds", m.name, n, invariant(n), maxMutantSeeds)
+				}
+			}
+			t.Logf("%-60s invariants by first seed %v", m.name, fell)
 		}
-		t.Logf("%-55s invariants by first seed %v", m.name, fell)
 	}
 	if *simFlags.mutantsOut == "" {
 		return
 	}
-	out, err := json.MarshalIndent(map[string]any{"planted": len(planted), "caught": len(planted) - len(missed), "missed": missed}, "", "  ")
+	out, err := json.MarshalIndent(map[string]any{"planted": planted, "caught": planted - len(missed), "missed": missed}, "", "  ")
 	if err == nil {
 		err = os.WriteFile(*simFlags.mutantsOut, append(out, '\n'), 0o644)
 	}

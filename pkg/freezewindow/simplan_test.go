@@ -119,6 +119,16 @@ type plan struct {
 	stun                           time.Duration
 	successor                      time.Duration // when another orchestrator comes after ours died, 0 = never
 	need                           time.Duration
+
+	vss *vssPlan // nil in a Linux guest
+}
+
+// mode is the hold mode that the orchestrator chose.
+func (p *plan) mode() fw.Mode {
+	if p.vss != nil {
+		return p.vss.mode
+	}
+	return fw.ModeFS
 }
 
 func chance(r *rand.Rand, p float64) bool { return r.Float64() < p }

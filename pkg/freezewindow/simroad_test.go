@@ -243,7 +243,11 @@ func (r *road) stale(f fault) {
 	}
 	other := "f" + sessionID[1:]
 	old := presentGo - 1
-	switch f.roll % 14 {
+	menu := 14
+	if w.vss != nil {
+		menu = 16
+	}
+	switch f.roll % menu {
 	case 0, 1:
 		if len(r.past) > 0 {
 			m := r.past[(f.roll/16)%len(r.past)]
@@ -270,13 +274,15 @@ func (r *road) stale(f fault) {
 	case 10:
 		hello(&protocol.Hello{Epoch: epoch + 1, Resume: true, Envelope: protocol.Envelope{Q: 1 << 40}}, other)
 	case 11:
-		a.send(oldThawed(old, w.freezer.names(), true), true)
+		a.send(oldThawed(old, w.held.names(), true), true)
 	case 12:
-		a.send(oldThawed(old, w.freezer.names(), false), true)
+		a.send(oldThawed(old, w.held.names(), false), true)
 	case 13:
-		f := &protocol.Frozen{Go: old, Mode: "fs", LeftUS: 18e6}
+		f := &protocol.Frozen{Go: old, Mode: string(w.plan.mode()), LeftUS: 18e6}
 		f.T = protocol.WordFrozen
 		a.send(f, true)
+	case 14, 15:
+		say(&protocol.Complete{OK: "all"}, protocol.WordComplete, other, 1<<40)
 	}
 }
 

@@ -34,6 +34,8 @@ type windowSide struct {
 	q       uint64
 	heard   uint64
 	refused int
+
+	said, answered bool // the last word of the run to the writers
 }
 
 func newWindow(w *world) *windowSide {
@@ -48,8 +50,8 @@ func lostLink() fw.Event { return fw.LinkLost{Err: errors.New("reset")} }
 func (d *windowSide) open() {
 	d.start, d.opened = d.w.now, true
 	d.step(fw.Start{Ready: fw.Ready{
-		Go: presentGo, Mode: fw.ModeFS, Left: 60*time.Second - d.w.plan.readyFor, Need: d.w.plan.need,
-		Armed: d.w.plan.armed, Volumes: d.w.freezer.names(), Name: "stillframe-sim-1",
+		Go: presentGo, Mode: d.w.plan.mode(), Left: 60*time.Second - d.w.plan.readyFor, Need: d.w.plan.need,
+		Armed: d.w.plan.armed, Volumes: d.w.held.names(), Writers: d.w.plan.requiredWriters(), Name: "stillframe-sim-1",
 	}}, false)
 }
 
@@ -138,6 +140,10 @@ func (d *windowSide) finish() {
 	}
 	d.report = d.w.code.conclude(d.state)
 	d.w.judge.concluded(d.report)
+	if d.w.vss != nil {
+		d.w.after(daemon, d.w.plan.vss.transfer, d.lastWord)
+		return
+	}
 	d.w.after(daemon, d.w.tiny(), func() {
 		if d.report.Verdict.Level.Consistent() {
 			d.say(&protocol.Complete{OK: "all"}, protocol.WordComplete, false)
@@ -185,24 +191,7 @@ func (d *windowSide) dead() {
 }
 
 // succeed is another orchestrator with a higher epoch that ends the session it finds.
-func (d *windowSide) succeed() {
-	w := d.w
-	if w.agent.left || w.gone[process] {
-		return
-	}
-	c := w.road.connect()
-	w.agent.met[c.id] = c
-	hello := &protocol.Hello{MinV: 1, MaxV: 1, VMUUID: vmUUID, Epoch: epoch + 1, Resume: true}
-	hello.S, hello.Q, hello.T = sessionID, 1<<30, protocol.WordHello
-	abort := &protocol.Abort{Reason: "the orchestrator died"}
-	abort.V, abort.S, abort.Q, abort.T = 1, sessionID, 1<<30+1, protocol.WordAbort
-	w.after(process, w.road.delay(), func() { w.agent.step(agent.Hello{Link: c.id, M: hello}) })
-	w.after(process, 2*w.road.delay()+time.Millisecond, func() {
-		if w.agent.present == c {
-			w.agent.step(agent.Msg{M: abort})
-		}
-	})
-}
+func (d *windowSide) succeed() { d.takeOver(false) }
 
 // seal fills in the envelope of a word of ours.
 func (d *windowSide) seal(m protocol.Message, t protocol.Word) {
@@ -266,6 +255,8 @@ func (d *windowSide) hear(c *conn, f frame) {
 		d.step(fw.GuestThawed{Go: m.Go, Final: m.Final, Release: release(m)}, f.stale)
 	case *protocol.Error:
 		d.step(fw.GuestError{Code: m.Code, Text: m.Text, Fatal: m.Fatal}, f.stale)
+	case *protocol.CompleteAnswer, *protocol.Abort:
+		d.answered = true
 	case *protocol.Heartbeat:
 		d.step(fw.GuestBeat{State: m.State, Hold: us(m.HoldUS), Left: us(m.LeftUS)}, f.stale)
 	}
@@ -274,7 +265,14 @@ func (d *windowSide) hear(c *conn, f frame) {
 func us(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
 
 func release(m *protocol.Thawed) fw.Release {
-	r := fw.Release{WasHeld: m.WasHeld, Held: us(m.HeldUS), Expired: m.Expired, ExpiredBy: m.ExpiredBy, Finished: m.Finished}
+	r := fw.Release{
+		WasHeld: m.WasHeld, ThawArrived: us(m.ThawArrivedUS), Held: us(m.HeldUS), IO: us(m.IOUS), Expired: m.Expired, ExpiredBy: m.ExpiredBy,
+		Finished: m.Finished, SetResult: m.SetResult,
+	}
+	r.Witness.HoldRanOut, r.Witness.FlushRanOut = m.Witness[protocol.WitnessHoldRanOut] != "", m.Witness[protocol.WitnessFlushRanOut] != ""
+	for _, w := range m.Writers {
+		r.Writers = append(r.Writers, fw.Writer{Name: w.Name, ClassID: w.ClassID, State: w.State, Failure: w.FailureHR, Required: w.Required})
+	}
 	for _, t := range m.ThawResults {
 		if t.OK {
 			r.Thawed = append(r.Thawed, t.Mount)

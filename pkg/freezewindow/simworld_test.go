@@ -28,8 +28,11 @@ type item struct {
 	run         func()
 }
 
-// horizon ends a world that does not come to rest.
-const horizon = 10 * time.Minute
+// horizon ends a world that does not come to rest; a session with writers may wait 15 minutes for its last word.
+const (
+	horizon        = 10 * time.Minute
+	windowsHorizon = 40 * time.Minute
+)
 
 // linger is how long a world runs on after everything seems to be over.
 const linger = 1500 * time.Millisecond
@@ -57,20 +60,45 @@ type world struct {
 	vcenter *vcenter
 	judge   *judge
 
-	pending [points][]fault
+	vss  *vss  // nil in a Linux guest
+	held guest // what the agent freezes: the freezer, or a session with vss
+
+	pending [allPoints][]fault
 	rested  time.Duration // when everything was first over
 	tracing bool
 	log     []string
 }
 
+// guest is what the agent freezes, as agent.Freezer.
+type guest interface {
+	names() []string
+	freeze()
+	thaw(asked bool)
+	release()
+	// quiet tells that nothing is held and nothing will be.
+	quiet() bool
+}
+
+// streams are of the random numbers: a seed means the same Linux world for ever, whatever Windows worlds draw.
+var streams = [...]uint64{linux: 0x9e3779b97f4a7c15, windows: 0xd1b54a32d192ed03}
+
 // newWorld draws a world from a seed.
-func newWorld(seed uint64, c code, tracing bool) *world {
-	w := &world{rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), code: c, tracing: tracing}
-	w.plan = draw(w.rng)
+func newWorld(s system, seed uint64, c code, tracing bool) *world {
+	w := &world{rng: rand.New(rand.NewPCG(seed, streams[s])), code: c, tracing: tracing}
+	if s == windows {
+		w.plan = drawWindows(w.rng)
+	} else {
+		w.plan = draw(w.rng)
+	}
 	w.guestRate = time.Duration(w.plan.ppm)
 	w.judge = &judge{w: w, seed: seed}
 	w.dog = &dog{w: w, alive: true}
 	w.freezer = newFreezer(w)
+	w.held = w.freezer
+	if s == windows {
+		w.vss = newVSS(w)
+		w.held = w.vss.session
+	}
 	w.road = &road{w: w}
 	w.vcenter = &vcenter{w: w}
 	w.agent = newAgentSide(w)
@@ -89,7 +117,7 @@ func (w *world) simulate() *judge {
 	for len(w.queue) > 0 {
 		it := w.pop()
 		w.now = max(w.now, it.at)
-		if w.now > horizon || w.judge.failed() && !w.tracing && !w.code.goOn {
+		if w.now > w.horizon() || w.judge.failed() && !w.tracing && !w.code.goOn {
 			break
 		}
 		if w.gone[it.owner] {
@@ -114,9 +142,23 @@ func (w *world) simulate() *judge {
 	return w.judge
 }
 
+func (w *world) system() system {
+	if w.vss != nil {
+		return windows
+	}
+	return linux
+}
+
+func (w *world) horizon() time.Duration {
+	if w.vss != nil {
+		return windowsHorizon
+	}
+	return horizon
+}
+
 // over tells that nothing more can happen that matters.
 func (w *world) over() bool {
-	quiet := (w.window.done || w.gone[daemon]) && w.freezer.quiet()
+	quiet := (w.window.done || w.gone[daemon]) && w.held.quiet()
 	if !quiet {
 		w.rested = 0
 		return false
@@ -240,7 +282,7 @@ func (w *world) strike(f fault) {
 	case faultKillAgent:
 		w.agent.kill()
 	case faultStopAgent:
-		w.judge.agentHurt = true
+		w.judge.agentHurt, w.judge.stopped = true, true
 		w.paused[process] = max(w.paused[process], w.now+f.length)
 	case faultService:
 		w.after(process, 1, w.agent.service)
@@ -263,6 +305,12 @@ func (w *world) strike(f fault) {
 		w.freezer.foreign(f.roll)
 	case faultStale:
 		w.road.stale(f)
+	case faultWriterDies:
+		w.vss.writerDies(f.roll)
+	case faultVSSDies:
+		w.vss.die()
+	case faultForeignSet:
+		w.after(process, 1, func() { w.vss.provider.end(holdSystem, holdSystem) })
 	case faultKillDog:
 		if !w.gone[process] && !w.judge.agentHurt {
 			w.dog.alive, w.dog.killed = false, true

@@ -123,6 +123,8 @@ func thawed(s State, at time.Duration, e GuestThawed) (State, []Command) {
 		s.blame(CauseForeignThaw)
 	case e.Held > s.Budget.Hold:
 		s.blame(CauseHoldTimeout)
+	case e.Final && !e.Finished && s.Ready.Mode != ModeFS:
+		s.blame(setCause(e.SetResult))
 	}
 	if s.Phase == Going || s.Phase == Frozen { // not asked for: the guest let go by itself; THAW is attempted all the same
 		if !e.Expired {
@@ -303,10 +305,11 @@ func (s *State) settleWithin() time.Duration {
 	return settleSet
 }
 
-// lostBy is when the wait for a guest that cannot be reached ends. One that has said that it is free keeps its time.
+// lostBy is when the wait for a guest that cannot be reached ends. One that has said that it is free keeps its time, and so
+// does one that comes back.
 func (s *State) lostBy(at time.Duration) time.Duration {
 	s.settling = true
-	if s.Ready.Mode != ModeFS || s.Held == Released || s.Held == Expired {
+	if s.Held == Released || s.Held == Expired {
 		return at + s.settleWithin()
 	}
 	return max(at+reconnectEvery*3, s.HoldFrom+settleLost)
@@ -314,6 +317,12 @@ func (s *State) lostBy(at time.Duration) time.Duration {
 
 func (s State) finish(at time.Duration) (State, []Command) {
 	s.Phase, s.EndAt = Done, at
+	if s.Ready.Mode != ModeFS && !s.Final && s.ThawSentAt > 0 { // how the set ended and how the writers are stays unknown
+		if s.Losses > 0 {
+			s.blame(CauseLinkLost)
+		}
+		s.blame(CauseUnknown)
+	}
 	var cmds []Command
 	if s.Snap == SnapCalled || s.Snap == SnapTaken || s.Snap == SnapLost {
 		cmds = append(cmds, HandOver{s.Task, s.Ready.Name})

@@ -65,6 +65,37 @@ func follow(b freezewindow.Budget, way []happening) (s freezewindow.State, last 
 	return s, last
 }
 
+// TestCauseOfASet: a snapshot in time of which the set, or the guest's last word, proves nothing has a cause.
+func TestCauseOfASet(t *testing.T) {
+	ready := stepReady()
+	ready.Mode, ready.Volumes = freezewindow.ModeIO, []string{`C:\`}
+	going := []happening{{0, freezewindow.Start{Ready: ready}}}
+	frozen := with(going, ms(1500), freezewindow.GuestFrozen{Go: 7, Mode: freezewindow.ModeIO, Hold: ms(300), SinceGo: ms(1000), IO: ms(10), Left: ms(8490)})
+	r := freezewindow.Release{WasHeld: true, Held: ms(2300), IO: ms(2000), Thawed: ready.Volumes}
+	freed := with(frozen, ms(3000), freezewindow.SnapDone{}, ms(3050), freezewindow.GuestThawed{Go: 7, Release: r})
+	ended := func(result string) []happening {
+		last := r
+		last.SetResult = result
+		return with(freed, ms(3300), freezewindow.GuestThawed{Go: 7, Final: true, Release: last})
+	}
+	for name, c := range map[string]struct {
+		way    []happening
+		cause  freezewindow.Cause
+		reason string
+	}{
+		"Windows let go":    {ended("80042314"), freezewindow.CauseHoldTimeout, "the shadow copy set ended with 0x80042314"},
+		"the set failed":    {ended("8004230f"), freezewindow.CauseGuestError, "the shadow copy set ended with 0x8004230f"},
+		"nobody answers":    {with(freed, ms(98000), fired(freezewindow.SettleBy)), freezewindow.CauseUnknown, "the guest never said how its shadow copy set ended"},
+		"the agent is gone": {with(freed, ms(3100), freezewindow.LinkLost{}, ms(3200), freezewindow.ResumeFailed{Gone: true}), freezewindow.CauseLinkLost, "the guest never said how its shadow copy set ended"},
+	} {
+		s, _ := follow(freezewindow.DefaultBudget(), c.way)
+		v := freezewindow.Judge(s)
+		if s.Phase != freezewindow.Done || v.Level != freezewindow.Crash || v.Cause != c.cause || !slices.Equal(v.Reasons, []string{c.reason}) {
+			t.Errorf("%s: phase %s, %s, cause %q, %q", name, s.Phase, v.Level, v.Cause, v.Reasons)
+		}
+	}
+}
+
 // thawing are the commands of the first THAW of a Linux guest, whose last word is due within 35 s.
 func thawing(at time.Duration, why freezewindow.Reason) []freezewindow.Command {
 	return thawingWithin(at, why, 35*time.Second)

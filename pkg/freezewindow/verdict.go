@@ -30,6 +30,14 @@ func (l Level) Consistent() bool {
 	return l == Application || l == ApplicationWriter || l == Filesystem
 }
 
+// Below says whether the level is lower than the other one.
+func (l Level) Below(other Level) bool { return l.rank() < other.rank() }
+
+// rank orders the levels; what is none of them proves nothing.
+func (l Level) rank() int {
+	return slices.Index([]Level{Crash, Filesystem, ApplicationWriter, Application}, l)
+}
+
 // Cause is what first kept a window from being perfect, out of a closed set.
 type Cause string
 
@@ -50,6 +58,7 @@ const (
 	CauseForeignThaw    Cause = "foreign_thaw"
 	CauseStalled        Cause = "orchestrator_stalled"
 	CauseHookFailed     Cause = "hook_failed"
+	CauseWitness        Cause = "witness_disagrees"
 	CauseBug            Cause = "bug"
 	CauseUnknown        Cause = "unknown"
 )
@@ -62,6 +71,14 @@ func expiredCause(by string) Cause {
 	case "link_lost":
 		return CauseLinkLost
 	case "system":
+		return CauseHoldTimeout
+	}
+	return CauseGuestError
+}
+
+// setCause turns the result of a shadow copy set that did not end well into a cause.
+func setCause(result string) Cause {
+	if result == "80042314" { // VSS_E_HOLD_WRITES_TIMEOUT: Windows let go of the writes
 		return CauseHoldTimeout
 	}
 	return CauseGuestError
@@ -102,6 +119,11 @@ func Judge(s State) Verdict {
 	if failed := s.failedWriters(); len(failed) > 0 {
 		v.Cause = CauseWriterFailed
 		v.Reasons = failed
+		return v
+	}
+	if against := s.Contradictions(); len(against) > 0 {
+		v.Cause = CauseWitness
+		v.Reasons = against
 		return v
 	}
 	switch s.Ready.Mode {
@@ -189,7 +211,11 @@ func (s State) missing() []string {
 	thawed := slices.Sorted(slices.Values(s.Release.Thawed))
 	add(s.Ready.Mode == ModeFS && len(s.Release.Failed) == 0 && !slices.Equal(thawed, slices.Sorted(slices.Values(s.Ready.Volumes))),
 		"what was released (%s) is not what was to be held (%s)", list(s.Release.Thawed), list(s.Ready.Volumes))
-	add(!s.Release.Finished && len(r) == 0, "the guest did not finish the freeze cleanly")
+	if !s.Release.Finished && len(r) == 0 && s.Release.SetResult == "" {
+		add(s.Final || s.Ready.Mode == ModeFS, "the guest did not finish the freeze cleanly")
+		add(!s.Final && s.Ready.Mode != ModeFS, "the guest never said how its shadow copy set ended")
+	}
+	add(!s.Release.Finished && s.Release.SetResult != "", "the shadow copy set ended with 0x%s", s.Release.SetResult)
 	add(s.Release.Held > s.Budget.Hold, "the guest was held for %s, longer than %s", seconds(s.Release.Held), seconds(s.Budget.Hold))
 	return r
 }
@@ -211,10 +237,33 @@ func (s State) failedWriters() []string {
 		}
 	}
 	for _, w := range s.Release.Writers {
-		// 1 stable, 5 waiting for BackupComplete (vswriter.h, VSS_WRITER_STATE).
-		if w.Required && (w.Failure != "00000000" || (w.State != 1 && w.State != 5)) {
+		if w.Required && w.Failed() {
 			r = append(r, fmt.Sprintf("required writer %s is in state %d with 0x%s", w.Name, w.State, w.Failure))
 		}
+	}
+	return r
+}
+
+// witnessSlack is how much earlier than we know it a witness may say that the hold ended: its log counts in whole
+// seconds at worst.
+const witnessSlack = time.Second
+
+// Contradictions says what independent witnesses in the guest have against the hold that it tells of; none when they
+// agree or have seen nothing.
+func (s State) Contradictions() []string {
+	if s.Ready.Mode == ModeFS {
+		return nil
+	}
+	w, r := s.Release.Witness, []string{}
+	if w.HoldRanOut && s.Ready.Mode == ModeIO {
+		r = append(r, "Windows logged that it let go of the writes by itself (volsnap event 8), although the set ended well")
+	}
+	if w.FlushRanOut {
+		r = append(r, "Windows logged that the flush before the hold took too long (volsnap event 9), although the set ended well")
+	}
+	// From FROZEN, when everything was held, to the arrival of THAW.
+	if held := s.Release.ThawArrived - s.Frozen.Hold; w.SQLHeld > 0 && w.SQLHeld+witnessSlack < held {
+		r = append(r, fmt.Sprintf("SQL Server logged that its I/O was frozen for %s (events 3197, 3198), the agent held for %s", seconds(w.SQLHeld), seconds(held)))
 	}
 	return r
 }

@@ -99,6 +99,10 @@ func TestVerdictNeedsEveryProof(t *testing.T) {
 		"W: failed at freeze":              {func(s *freezewindow.State) { s.Release.Writers[0].State, s.Release.Writers[0].Failure = 9, "800423f2" }, everyMode[:2], freezewindow.Crash, "state 9 with 0x800423f2"},
 		"W: failed, state says stable":     {func(s *freezewindow.State) { s.Release.Writers[0].Failure = "800423f3" }, everyMode[:2], freezewindow.Crash, "0x800423f3"},
 		"W: failed state without code":     {func(s *freezewindow.State) { s.Release.Writers[0].State = 7 }, everyMode[:2], freezewindow.Crash, "state 7"},
+		"a witness: Windows let go":        {func(s *freezewindow.State) { s.Release.Witness.HoldRanOut = true }, everyMode[:1], freezewindow.Crash, "volsnap event 8"},
+		"a witness: the flush ran out":     {func(s *freezewindow.State) { s.Release.Witness.FlushRanOut = true }, everyMode[:2], freezewindow.Crash, "volsnap event 9"},
+		"a witness: SQL went on":           {func(s *freezewindow.State) { s.Release.ThawArrived, s.Release.Witness.SQLHeld = ms(2300), ms(400) }, everyMode[:2], freezewindow.Crash, "SQL Server logged"},
+		"F: the set failed":                {func(s *freezewindow.State) { s.Release.Finished, s.Release.SetResult = false, "80042314" }, everyMode[:2], freezewindow.Crash, "ended with 0x80042314"},
 		"W: required, but not there":       {func(s *freezewindow.State) { s.Release.Writers = s.Release.Writers[1:] }, everyMode[:2], freezewindow.Crash, exchangeWriter},
 	}
 	for name, c := range cases {
@@ -114,6 +118,24 @@ func TestVerdictNeedsEveryProof(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestWitnessesThatAgree: what a witness saw only counts against the hold when it could not have been so.
+func TestWitnessesThatAgree(t *testing.T) {
+	for name, spoil := range map[string]func(*freezewindow.State){
+		"nothing was seen":      func(*freezewindow.State) {},
+		"SQL held as long":      func(s *freezewindow.State) { s.Release.ThawArrived, s.Release.Witness.SQLHeld = ms(2300), ms(2200) },
+		"SQL counts in seconds": func(s *freezewindow.State) { s.Release.ThawArrived, s.Release.Witness.SQLHeld = ms(2300), ms(1300) },
+		"no write was held at all": func(s *freezewindow.State) {
+			s.Ready.Mode, s.Release.Witness.HoldRanOut = freezewindow.ModeWriter, true
+		},
+	} {
+		s := proved(freezewindow.ModeIO)
+		spoil(&s)
+		if got := level(t, s); !got.Consistent() {
+			t.Errorf("%s: level %s", name, got)
+		}
 	}
 }
 

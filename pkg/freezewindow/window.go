@@ -55,21 +55,22 @@ type Pending struct {
 	stop       context.CancelFunc
 }
 
-// Wait blocks until the task has ended or ctx ends. Without an error the snapshot exists.
-func (p *Pending) Wait(ctx context.Context) (inventory.Snapshot, error) {
+// Wait blocks until the task has ended or ctx ends. Without an error the snapshot exists, and vSphere's stamps say where its
+// task spent the time.
+func (p *Pending) Wait(ctx context.Context) (inventory.Snapshot, inventory.Timing, error) {
 	select {
 	case e := <-p.outcome:
 		switch e := e.(type) {
 		case SnapDone:
-			return e.Snapshot, nil
+			return e.Snapshot, e.Timing, nil
 		case SnapFailed:
-			return inventory.Snapshot{}, e.Err
+			return inventory.Snapshot{}, inventory.Timing{}, e.Err
 		case SnapUnknown:
-			return inventory.Snapshot{}, e.Err
+			return inventory.Snapshot{}, inventory.Timing{}, e.Err
 		}
-		return inventory.Snapshot{}, errors.New("the outcome was already told")
+		return inventory.Snapshot{}, inventory.Timing{}, errors.New("the outcome was already told")
 	case <-ctx.Done():
-		return inventory.Snapshot{}, context.Cause(ctx)
+		return inventory.Snapshot{}, inventory.Timing{}, context.Cause(ctx)
 	}
 }
 

@@ -188,10 +188,10 @@ func TestRunLateSnapshot(t *testing.T) {
 				}
 				soon, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
-				if _, err := pending.Wait(soon); !errors.Is(err, context.DeadlineExceeded) {
+				if _, _, err := pending.Wait(soon); !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("Wait of a second = %v, want it to end with its context", err)
 				}
-				snapshot, err := pending.Wait(t.Context())
+				snapshot, _, err := pending.Wait(t.Context())
 				if err != nil || snapshot.Moref != "snapshot-1" {
 					t.Errorf("Wait = %v, %v, want the late snapshot", snapshot, err)
 				}
@@ -215,7 +215,7 @@ func TestRunStopsALateSnapshot(t *testing.T) {
 		}
 		pending.Stop()
 		<-s.cancelled
-		if _, err := pending.Wait(t.Context()); !errors.Is(err, context.Canceled) {
+		if _, _, err := pending.Wait(t.Context()); !errors.Is(err, context.Canceled) {
 			t.Errorf("Wait after Stop = %v, want context canceled", err)
 		}
 	})
@@ -247,7 +247,7 @@ func TestRunCancelThawsFirst(t *testing.T) {
 					t.Errorf("the window took %v, want %v", took, c.took)
 				}
 				if pending != nil { // the task goes on: the cancelled run still has to remove what it makes
-					if _, err := pending.Wait(t.Context()); err != nil {
+					if _, _, err := pending.Wait(t.Context()); err != nil {
 						t.Errorf("Wait = %v, want the snapshot that the cancelled run asked for", err)
 					}
 					pending.Stop()
@@ -287,7 +287,7 @@ func TestRunSnapshotFails(t *testing.T) {
 					t.Fatalf("handed over: %t, want %t", pending != nil, c.pending)
 				}
 				if pending != nil {
-					if _, err := pending.Wait(t.Context()); !errors.Is(err, c.err) {
+					if _, _, err := pending.Wait(t.Context()); !errors.Is(err, c.err) {
 						t.Errorf("Wait = %v, want %v", err, c.err)
 					}
 					pending.Stop()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stillframe/stillframe/pkg/agent/protocol"
+	"github.com/stillframe/stillframe/pkg/inventory"
 )
 
 // Road is how the agent gets into the guest and is started.
@@ -67,6 +68,8 @@ type Access interface {
 
 // Payload is the agent to push.
 type Payload struct {
+	// System is what it runs on.
+	System inventory.System
 	// Name is the file name in the guest, Size in bytes, SHA256 of the content.
 	Name   string
 	Size   int64
@@ -78,7 +81,9 @@ type Payload struct {
 type Remote struct {
 	Deployment string
 	Dir, Exe   string
-	// PID is the agent's process id in the guest once it was started, else 0.
+	// Started is true once the agent may have been started.
+	Started bool
+	// PID is the process id in the guest of the agent that serves, 0 while it is not known.
 	PID int64
 	// Greeted is true once the agent has answered a HELLO, so that it leaves by itself when its session ends.
 	Greeted bool
@@ -98,18 +103,24 @@ type Bootstrap struct {
 type Identity struct {
 	Fingerprint protocol.Fingerprint
 	Port        uint16
-	PID         int64
+	// PID is the process that serves, which need not be the one that was started.
+	PID int64
+}
+
+// CanAddress says whether an address is one at which a guest can be reached: an IP address that is neither unspecified,
+// multicast nor good on one link only.
+func CanAddress(address string) bool {
+	ip, err := netip.ParseAddr(address)
+	return err == nil && !ip.IsUnspecified() && !ip.IsMulticast() && !ip.IsLinkLocalUnicast()
 }
 
 // endpoints lists where the agent may be reached, in the order of the addresses.
 func endpoints(addresses []string, port uint16) []string {
 	var out []string
 	for _, a := range addresses {
-		ip, err := netip.ParseAddr(a)
-		if err != nil || ip.IsUnspecified() || ip.IsMulticast() || ip.IsLinkLocalUnicast() {
-			continue
+		if CanAddress(a) {
+			out = append(out, net.JoinHostPort(a, strconv.Itoa(int(port))))
 		}
-		out = append(out, net.JoinHostPort(a, strconv.Itoa(int(port))))
 	}
 	return out
 }

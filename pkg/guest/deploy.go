@@ -70,6 +70,7 @@ func (d Deployer) Open(ctx context.Context, t Target) (*Deployment, error) {
 	var identity Identity
 	if err == nil {
 		err = dep.try(ctx, StageStart, startLimit, func(ctx context.Context) (err error) {
+			dep.remote.Started = true
 			identity, err = d.Access.Start(ctx, dep.remote, Bootstrap{Peer: fingerprint, Port: d.Port, OnlyMounts: d.OnlyMounts})
 			return err
 		})

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -9,11 +10,13 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/stillframe/stillframe/internal/failpoint"
 	"github.com/stillframe/stillframe/pkg/agent/protocol"
 	"github.com/stillframe/stillframe/pkg/freezewindow"
 )
@@ -70,6 +73,10 @@ type Session struct {
 	refused  int
 
 	hooked bool // the guest has hooks
+	// Ready is the agent's answer to ARM, nil before it.
+	Ready *protocol.Ready
+	// Closed is true once the agent has said that its session with the guest's applications is over. Read it between calls.
+	Closed bool
 
 	answers chan protocol.Message
 	events  chan freezewindow.GuestEvent
@@ -135,10 +142,12 @@ func (s *Session) hello(ctx context.Context, conn net.Conn, resume bool) (*proto
 	s.lock <- struct{}{}
 	defer func() { <-s.lock }()
 	s.seal(h, protocol.WordHello)
+	failpoint.Before("agent", protocol.WordHello)
 	if err := write(conn, h); err != nil {
 		return nil, &Error{SF: "SF3701", Op: "say HELLO", Err: errors.Join(err, context.Cause(limit))}
 	}
 	body, err := protocol.ReadFrame(conn)
+	failpoint.After("agent", protocol.WordHello)
 	if err != nil {
 		return nil, &Error{SF: "SF3701", Op: "wait for the agent's HELLO", Err: errors.Join(err, context.Cause(limit))}
 	}
@@ -218,7 +227,10 @@ func (s *Session) say(m protocol.Message, t protocol.Word) error {
 	if s.conn == nil {
 		return net.ErrClosed
 	}
-	if err := write(s.conn, m); err != nil {
+	failpoint.Before("agent", t)
+	err := write(s.conn, m)
+	failpoint.After("agent", t)
+	if err != nil {
 		conn := s.conn
 		s.conn = nil
 		return errors.Join(err, conn.Close())
@@ -351,8 +363,8 @@ func frozenEvent(m *protocol.Frozen) freezewindow.Event {
 
 func thawedEvent(m *protocol.Thawed) freezewindow.Event {
 	r := freezewindow.Release{
-		WasHeld: m.WasHeld, Held: us(m.HeldUS), IO: us(m.IOUS), Expired: m.Expired, ExpiredBy: m.ExpiredBy,
-		Finished: m.Finished, MaxGap: us(m.MaxGapUS),
+		WasHeld: m.WasHeld, ThawArrived: us(m.ThawArrivedUS), Held: us(m.HeldUS), IO: us(m.IOUS), Expired: m.Expired, ExpiredBy: m.ExpiredBy,
+		Finished: m.Finished, MaxGap: us(m.MaxGapUS), SetResult: m.SetResult, Witness: witness(m.Witness),
 	}
 	for _, t := range m.ThawResults {
 		if t.OK {
@@ -369,12 +381,41 @@ func thawedEvent(m *protocol.Thawed) freezewindow.Event {
 			Name: h.Name, Point: h.Point, OK: h.OK, Held: us(h.HeldUS), Required: h.Required, Holds: h.Holds, Error: h.Error,
 		})
 	}
-	for _, w := range m.Writers {
-		r.Writers = append(r.Writers, freezewindow.Writer{
-			Name: w.Name, ClassID: w.ClassID, InstanceID: w.InstanceID, State: w.State, Failure: w.FailureHR, Required: w.Required,
-		})
+	r.Writers = writers(m.Writers)
+	for _, e := range m.Events {
+		r.Events = append(r.Events, freezewindow.LogEvent{Provider: e.Provider, ID: e.ID, Channel: e.Channel, HR: e.HR, Age: us(e.AgeUS), Text: e.Text})
 	}
 	return freezewindow.GuestThawed{Go: m.Go, Final: m.Final, Release: r}
+}
+
+func writers(list []protocol.Writer) []freezewindow.Writer {
+	var out []freezewindow.Writer
+	for _, w := range list[:min(len(list), maxWriters)] {
+		out = append(out, freezewindow.Writer{
+			Name: w.Name, ClassID: w.ClassID, InstanceID: w.InstanceID, State: w.State, Failure: w.FailureHR,
+			AppFailure: w.AppHR, AppMessage: w.AppMsg, Required: w.Required,
+		})
+	}
+	return out
+}
+
+// maxWriters bounds what a guest can have us print; VSS itself has at most 64 sessions a writer, and servers a few dozen
+// writers.
+const maxWriters = 256
+
+// witness reads what independent parts of the guest said; what cannot be read was not said.
+func witness(said map[string]string) freezewindow.Witness {
+	w := freezewindow.Witness{HoldRanOut: said[protocol.WitnessHoldRanOut] != "", FlushRanOut: said[protocol.WitnessFlushRanOut] != ""}
+	for key, text := range said {
+		held, err := strconv.ParseInt(text, 10, 64)
+		if !strings.HasPrefix(key, protocol.WitnessSQLHeld) || err != nil || held <= 0 {
+			continue
+		}
+		if w.SQLHeld == 0 || us(held) < w.SQLHeld {
+			w.SQLHeld = us(held)
+		}
+	}
+	return w
 }
 
 func (s *Session) tell(e freezewindow.Event) { s.tellAt(e, time.Now()) }
@@ -413,6 +454,9 @@ func (s *Session) ask(ctx context.Context, m protocol.Message, t, want protocol.
 	s.lock <- struct{}{}
 	down := s.down
 	<-s.lock
+	for len(s.answers) > 0 { // to heartbeats that nobody waited for; they would leave no room for the answer
+		<-s.answers
+	}
 	if err := s.say(m, t); err != nil {
 		return nil, &Error{SF: "SF3701", Op: fmt.Sprintf("send %s to the agent", t), Err: err}
 	}
@@ -426,11 +470,15 @@ func (s *Session) ask(ctx context.Context, m protocol.Message, t, want protocol.
 				return nil, &Error{SF: AgentCode(no.Code, codeProtocol), Op: op, Err: errors.New("the agent answered: " + no.Text)}
 			}
 			if a.Head().T == want && (a.Head().Re == 0 || a.Head().Re == m.Head().Q) {
+				failpoint.After("agent.answer", t)
 				return a, nil
 			}
 		case <-silence.C:
 			return nil, &Error{SF: "SF3701", Op: op, Err: fmt.Errorf("the agent was silent for %v", silenceLimit)}
 		case <-down:
+			if len(s.answers) > 0 { // an agent that was asked to end says so last
+				continue
+			}
 			return nil, &Error{SF: "SF3701", Op: op, Err: errors.New("the connection to the agent was lost")}
 		case <-ctx.Done():
 			return nil, &Error{SF: "SF3701", Op: op, Err: context.Cause(ctx)}
@@ -451,12 +499,26 @@ func (s *Session) RTT(ctx context.Context) (time.Duration, error) {
 	return longest, nil
 }
 
-// Arm has the agent do everything slow; nothing is held yet. volumes empty means all that are supported. The Ready says
-// what will be held and for how long the agent stays ready; the caller adds what it knows itself.
-func (s *Session) Arm(ctx context.Context, mode freezewindow.Mode, b freezewindow.Budget, volumes []string) (freezewindow.Ready, error) {
+// Order is what a run wants to be held.
+type Order struct {
+	Mode   freezewindow.Mode
+	Budget freezewindow.Budget
+	// Volumes are mount points or volume ids; empty means all that are supported.
+	Volumes []string
+	// BackupType is copy or full; empty is copy, which touches no application's log or differential chain (Windows).
+	BackupType string
+	// Required writers must be well for a consistent level, Tolerated ones need not, Excluded ones are not asked at all;
+	// each is a class id. The agent requires Exchange, SQL Server and NTDS by itself where they are (Windows).
+	Required, Tolerated, Excluded []string
+}
+
+// Arm has the agent do everything slow; nothing is held yet. The Ready says what will be held and for how long the agent
+// stays ready; the caller adds what it knows itself.
+func (s *Session) Arm(ctx context.Context, o Order) (freezewindow.Ready, error) {
+	b := o.Budget
 	m := &protocol.Arm{
-		Mode: string(mode), BackupType: "copy", Volumes: volumes, Hooks: []string{},
-		Writers: protocol.WriterPolicy{Required: []string{}, Tolerated: []string{}, Excluded: []string{}},
+		Mode: string(o.Mode), BackupType: cmp.Or(o.BackupType, "copy"), Volumes: o.Volumes, Hooks: []string{},
+		Writers: protocol.WriterPolicy{Required: some(o.Required), Tolerated: some(o.Tolerated), Excluded: some(o.Excluded)},
 		Budget:  protocol.Limits{HoldMS: b.Hold.Milliseconds(), DeadmanMS: b.Deadman.Milliseconds(), IODeadmanMS: b.IODeadman.Milliseconds()},
 	}
 	answer, err := s.ask(ctx, m, protocol.WordArm, protocol.WordReady, armLimit)
@@ -468,8 +530,13 @@ func (s *Session) Arm(ctx context.Context, mode freezewindow.Mode, b freezewindo
 	if !ok {
 		return freezewindow.Ready{}, &Error{SF: "SF3901", Op: "arm the agent", Err: fmt.Errorf("the agent answered %s", answer.Head().T)}
 	}
-	s.hooked = len(r.Hooks) > 0
+	s.hooked, s.Ready = len(r.Hooks) > 0, r
 	ready := freezewindow.Ready{Mode: freezewindow.Mode(r.Mode), Left: time.Duration(r.ReadyLeftMS) * time.Millisecond}
+	for _, w := range r.Writers {
+		if w.Required {
+			ready.Writers = append(ready.Writers, w.ClassID)
+		}
+	}
 	for _, v := range r.Volumes {
 		if len(v.Mounts) > 0 {
 			ready.Volumes = append(ready.Volumes, v.Mounts[0])
@@ -478,6 +545,14 @@ func (s *Session) Arm(ctx context.Context, mode freezewindow.Mode, b freezewindo
 		}
 	}
 	return ready, nil
+}
+
+// some is never null on the wire.
+func some(list []string) []string {
+	if list == nil {
+		return []string{}
+	}
+	return list
 }
 
 // Volume is a file system of the guest for the report.
@@ -501,9 +576,9 @@ func (s *Session) NotHeld(held []string) []Volume {
 	return out
 }
 
-// End closes the agent's session: with done the applications are told that their data is stored, without it that it is
-// not. An agent that has nothing open is told to stop. The agent leaves afterwards by itself.
-func (s *Session) End(ctx context.Context, done bool) error {
+// End closes the agent's session without a backup. An agent that has nothing open is told to stop. The agent leaves
+// afterwards by itself.
+func (s *Session) End(ctx context.Context) error {
 	s.lock <- struct{}{}
 	s.inWindow = false
 	<-s.lock
@@ -511,13 +586,15 @@ func (s *Session) End(ctx context.Context, done bool) error {
 	if s.hooked {
 		limit += hooksLimit
 	}
-	if done {
-		_, err := s.ask(ctx, &protocol.Complete{OK: "all", Components: []string{}}, protocol.WordComplete, protocol.WordComplete, limit)
-		return err
+	answer, err := s.ask(ctx, &protocol.Abort{Reason: "the run ends without a restore point"}, protocol.WordAbort, protocol.WordAbort, limit)
+	if a, ok := answer.(*protocol.Abort); ok && err == nil {
+		s.Closed = s.Closed || a.Closed
 	}
-	_, err := s.ask(ctx, &protocol.Abort{Reason: "the run ends without a restore point"}, protocol.WordAbort, protocol.WordAbort, limit)
 	return err
 }
+
+// ID names the session, as the agent knows it.
+func (s *Session) ID() string { return s.id }
 
 // Dropped counts words that were replayed or of another session.
 func (s *Session) Dropped() int {

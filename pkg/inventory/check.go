@@ -34,6 +34,12 @@ func (s *CheckStatus) UnmarshalText(text []byte) error {
 // CheckRunningTask is the ID of the one check that may pass by waiting: another task runs on the VM.
 const CheckRunningTask = "running_task"
 
+// Gates are the IDs of the checks on load, which never fail: what they find passes, so that a run may warn and go on, or
+// wait for a better hour.
+func Gates() []string {
+	return []string{"guest_uptime", "cpu_ready", "host_load", "datastore_latency"}
+}
+
 // Check is one row of the preflight table as it was found on one VM.
 type Check struct {
 	// ID names the row for ever, such as snapshot_depth; Title says what is true when it is ok.
@@ -43,4 +49,6 @@ type Check struct {
 	Evidence []string
 	// Code is the code of the error catalogue that a warning or a failure of this row has.
 	Code string
+	// Gate is true for one of Gates.
+	Gate bool
 }

@@ -22,6 +22,9 @@ type VM struct {
 	ConnectionState string
 	// GuestFamily is linuxGuest, windowsGuest or empty when VMware Tools have not reported it.
 	GuestFamily string
+	// GuestID is the guest's system by vSphere's identifiers (windows9Server64Guest): what VMware Tools report, else what
+	// the VM is configured for.
+	GuestID string
 	// ToolsRunning is true when VMware Tools report guestToolsRunning.
 	ToolsRunning bool
 	// Addresses are the guest's addresses as VMware Tools report them, the primary one first.

@@ -30,6 +30,8 @@ type HoldsOf struct {
 	HeldNow             bool        `json:"held_now"`
 	Rescues             []time.Time `json:"rescues"`
 	Error               string      `json:"error,omitempty"`
+	// VSS is how long a wine guest's writers and volumes were held, by the fakes' own trace; absent for others.
+	VSS *guests.Held `json:"vss,omitempty"`
 }
 
 // SnapshotsOf is what snapshots a VM has and had.
@@ -67,6 +69,10 @@ func (w *World) Holds(name string) (HoldsOf, bool) {
 	if n := len(h.Holds); n > 0 {
 		h.HeldNow = h.Holds[n-1].To.IsZero()
 	}
+	if windows, ok := g.(*guests.Wine); ok {
+		held := windows.Held()
+		h.VSS = &held
+	}
 	if err := g.Err(); err != nil {
 		h.Error = err.Error()
 	}
@@ -86,7 +92,7 @@ func (w *World) State() State {
 	return s
 }
 
-// Admin answers GET /calls, /state, /vm/<name>/holds and /vm/<name>/snapshots in JSON, and the POSTs of docs/vcsim.md,
+// Admin answers GET /calls, /state, /vm/<name>/holds, /vm/<name>/windows and /vm/<name>/snapshots in JSON, and the POSTs of docs/vcsim.md,
 // which change the world. It has no login: serve it on loopback only.
 func (w *World) Admin() http.Handler {
 	mux := http.NewServeMux()
@@ -103,6 +109,14 @@ func (w *World) Admin() http.Handler {
 	mux.HandleFunc("GET /vm/{name}/holds", func(rw http.ResponseWriter, r *http.Request) {
 		h, ok := w.Holds(r.PathValue("name"))
 		answer(rw, h, ok)
+	})
+	mux.HandleFunc("GET /vm/{name}/windows", func(rw http.ResponseWriter, r *http.Request) {
+		look, ok, err := w.Look(r.Context(), r.PathValue("name"))
+		if err != nil {
+			http.Error(rw, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		answer(rw, look, ok)
 	})
 	mux.HandleFunc("GET /vm/{name}/snapshots", func(rw http.ResponseWriter, r *http.Request) {
 		name := r.PathValue("name")

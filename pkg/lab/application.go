@@ -31,8 +31,8 @@ func (v VM) checkApplications() error {
 	if v.Postgres && v.Guest != "linux" {
 		errs = append(errs, errors.New("postgres needs a linux guest"))
 	}
-	if len(v.Hooks) > 0 && !v.hasGuest() {
-		errs = append(errs, errors.New("hooks need a guest"))
+	if len(v.Hooks) > 0 && !oneOf(v.Guest, "linux", "scripted") {
+		errs = append(errs, errors.New("hooks need a linux or scripted guest"))
 	}
 	for _, h := range v.Hooks {
 		if h.Name == "" || filepath.Base(h.Name) != h.Name || (h.Program == "") == (h.File == "") || h.Description == "" {

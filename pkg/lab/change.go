@@ -33,6 +33,7 @@ func (w *World) adminChanges(mux *http.ServeMux) {
 	})
 	change(mux, "POST /vcenter/{do}", func(r *http.Request, body struct {
 		For time.Duration `yaml:"for"`
+		By  time.Duration `yaml:"by"`
 	},
 	) error {
 		switch do := r.PathValue("do"); do {
@@ -42,7 +43,7 @@ func (w *World) adminChanges(mux *http.ServeMux) {
 			w.vcenter.Speak()
 			return nil
 		default:
-			return w.happen(Event{Do: "vcenter_" + do, For: body.For})
+			return w.happen(Event{Do: "vcenter_" + do, For: body.For, By: body.By})
 		}
 	})
 	change(mux, "POST /vm/{name}/do", func(r *http.Request, e Event) error {
@@ -103,11 +104,14 @@ func (w *World) adminVMChanges(mux *http.ServeMux) {
 // happen does an event now, and undoes it after its time without anybody waiting.
 func (w *World) happen(e Event) error {
 	e.At = "start"
-	named := map[string]bool{e.VM: w.machine(e.VM) != nil}
-	if err := e.check(named); err != nil {
+	m, kinds := w.machine(e.VM), map[string]string{}
+	if m != nil {
+		kinds[e.VM] = m.vm.Guest
+	}
+	if err := e.check(kinds); err != nil {
 		return err
 	}
-	undo, err := w.do(e, w.machine(e.VM))
+	undo, err := w.do(e, m)
 	w.note(e.Do, e.VM, err)
 	if undo != nil && e.For > 0 {
 		w.done.Go(func() {

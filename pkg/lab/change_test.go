@@ -39,6 +39,9 @@ func TestAdminChanges(t *testing.T) {
 		{"/vcenter/drop_sessions", ``, 204, ""},
 		{"/vcenter/silence", `{"for": "10ms"}`, 204, ""},
 		{"/vcenter/speak", ``, 204, ""},
+		{"/vcenter/clock", `{"by": "-1h"}`, 204, ""},
+		{"/vcenter/silence", `{"by": "-1h"}`, 400, "vcenter_clock"},
+		{"/vm/vm/do", `{"do": "stall_to_guest", "for": "10ms"}`, 204, ""},
 		{"/vcenter/stop", ``, 204, ""},
 		{"/vcenter/start", ``, 204, ""},
 		{"/vcenter/dance", ``, 400, "vcenter_dance"},
@@ -73,13 +76,19 @@ vms:
 		t.Errorf("defaults won over %+v", own)
 	}
 	for text, want := range map[string]string{
-		"vms: [{name: a, count: 3}]":                                      "no #",
-		"vms: [{name: \"a#\", count: 20000}]":                             "20000",
-		"vms: [{name: a, agent: {lie: big}}]":                             "agent.lie",
-		"vcenter: {plan: [{do: dance}]}\nvms: [{name: a}]":                "dance",
-		"vms: [{name: a}]\nevents: [{at: start, do: thaw}]":               "no VM with a guest",
-		"vms: [{name: a, network: {slice: -1}}]":                          "below 0",
-		"vms: [{name: a, guest: scripted}]\nevents: [{at: call., do: x}]": "at \"call.\"",
+		"vms: [{name: a, count: 3}]":                                                          "no #",
+		"vms: [{name: \"a#\", count: 20000}]":                                                 "20000",
+		"vms: [{name: a, agent: {lie: big}}]":                                                 "agent.lie",
+		"vms: [{name: a, agent: {freeze: -1s}}]":                                              "below 0",
+		"vms: [{name: a, agent: {release: -1s}}]":                                             "below 0",
+		"vms: [{name: a, agent: {frames_to_guest: shuffled}}]":                                "agent.frames_to_guest",
+		"vms: [{name: a, agent: {frames_from_guest: oversized}}]":                             "agent.frames_from_guest",
+		"vms: [{name: a, guest: linux}]\nevents: [{at: hold.end, vm: a, do: stall_to_guest}]": "scripted",
+		"vms: [{name: a}]\nevents: [{at: start, do: vcenter_stop, by: 1h}]":                   "vcenter_clock",
+		"vcenter: {plan: [{do: dance}]}\nvms: [{name: a}]":                                    "dance",
+		"vms: [{name: a}]\nevents: [{at: start, do: thaw}]":                                   "no VM with a guest",
+		"vms: [{name: a, network: {slice: -1}}]":                                              "below 0",
+		"vms: [{name: a, guest: scripted}]\nevents: [{at: call., do: x}]":                     "at \"call.\"",
 	} {
 		if _, err := lab.ParseScenario([]byte("name: x\n" + text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: ParseScenario = %v, want an error with %q", text, err, want)

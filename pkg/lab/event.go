@@ -36,7 +36,7 @@ func (w *World) Happenings() []Happening {
 }
 
 // schedule sets off the events of a point, each once. vm is the VM that it is about; what is about none, such as
-// the start, is due for all. It does not block.
+// the start, is due for all. It does not block, but for what is due at the very end of a hold.
 func (w *World) schedule(point, vm string) {
 	for i, e := range w.scenario.Events {
 		name, after, err := e.point()
@@ -47,7 +47,12 @@ func (w *World) schedule(point, vm string) {
 		due := !w.events.fired[i]
 		w.events.fired[i] = true
 		w.events.mu.Unlock()
-		if due {
+		switch {
+		case due && point == "hold.end" && after == 0: // the freezer must not hear of the release before
+			undo, err := w.do(e, w.machine(e.VM))
+			w.note(e.Do, e.VM, err)
+			w.done.Go(func() { w.undo(e, undo) })
+		case due:
 			w.done.Go(func() { w.play(e, after) })
 		}
 	}
@@ -58,9 +63,13 @@ func (w *World) play(e Event, after time.Duration) {
 	if !w.pause(after) {
 		return
 	}
-	m := w.machine(e.VM)
-	undo, err := w.do(e, m)
+	undo, err := w.do(e, w.machine(e.VM))
 	w.note(e.Do, e.VM, err)
+	w.undo(e, undo)
+}
+
+// undo undoes an event after its time.
+func (w *World) undo(e Event, undo func() error) {
 	if undo == nil || e.For == 0 || !w.pause(e.For) {
 		return
 	}
@@ -75,6 +84,9 @@ func (w *World) do(e Event, m *machine) (undo func() error, err error) {
 	if m == nil {
 		return nil, fmt.Errorf("%q has no guest", e.VM)
 	}
+	if oneOf(e.Do, windowsEvents...) {
+		return nil, w.doWindows(e, m)
+	}
 	restore := func() error { m.proxy.Restore(); return nil }
 	switch e.Do {
 	case "cut_connection":
@@ -82,6 +94,9 @@ func (w *World) do(e Event, m *machine) (undo func() error, err error) {
 		return restore, nil
 	case "stall_connection":
 		m.proxy.Stall()
+		return restore, nil
+	case "stall_to_guest":
+		m.proxy.StallToGuest()
 		return restore, nil
 	case "restore_connection":
 		return nil, restore()
@@ -103,6 +118,9 @@ func (w *World) do(e Event, m *machine) (undo func() error, err error) {
 		return nil, err
 	case "reboot":
 		return func() error { return w.vcenter.SetTools(m.instance, true) }, w.reboot(m, e.For == 0)
+	case "vmotion":
+		from := w.vcenter.HostOf(m.instance)
+		return func() error { return w.vcenter.Migrate(m.instance, from) }, w.vcenter.Migrate(m.instance, e.To)
 	case "end_tasks":
 		return nil, w.vcenter.EndTasks(m.instance)
 	case "power_off":
@@ -140,6 +158,9 @@ func (w *World) doVCenter(e Event) (undo func() error, err error) {
 	case "vcenter_drop_sessions":
 		w.vcenter.DropSessions()
 		return nil, nil
+	case "vcenter_clock":
+		w.vcenter.SetClock(e.By)
+		return func() error { w.vcenter.SetClock(0); return nil }, nil
 	default:
 		return nil, fmt.Errorf("%q is no event of vCenter", e.Do)
 	}
@@ -199,6 +220,9 @@ func (w *World) pause(d time.Duration) bool {
 // signalAgents sends a signal to the agents which guest operations started in a guest. An agent's watchdog is another
 // process, which the agent started itself, so it gets none.
 func (w *World) signalAgents(m *machine, sig syscall.Signal) error {
+	if m.vm.Guest == "wine" {
+		return w.signalWindowsAgents(m, sig)
+	}
 	var errs []error
 	sent := 0
 	for _, p := range w.managers.Processes(m.instance) {

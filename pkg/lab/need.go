@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/stillframe/stillframe/pkg/lab/guests"
+	"github.com/stillframe/stillframe/pkg/lab/wine"
 )
 
 // Requirement is something of the machine that a test cannot do without, by the word used in STILLFRAME_REQUIRE.
@@ -31,10 +32,16 @@ const (
 	Promtool Requirement = "promtool"
 	// Postgres is an installed PostgreSQL with its user.
 	Postgres Requirement = "postgres"
+	// Wine is Wine for 64-bit programs.
+	Wine Requirement = "wine"
+	// Mingw is mingw-w64's C++ compiler with its VSS headers, widl, and Wine's base IDL.
+	Mingw Requirement = "mingw"
+	// Osslsigncode signs Windows programs and checks their signatures, with certificates by openssl.
+	Osslsigncode Requirement = "osslsigncode"
 )
 
-// probeLimit bounds one probe.
-const probeLimit = 30 * time.Second
+// probeLimit bounds one probe: the first of Wine makes a prefix, which takes 10 to 40 s.
+const probeLimit = 3 * time.Minute
 
 // probed caches what the probes of this process found; a probe is made once.
 var probed = struct {
@@ -86,6 +93,12 @@ func probe(ctx context.Context, need Requirement) error {
 		err = probePromtool(ctx)
 	case Postgres:
 		err = guests.ProbePostgres()
+	case Wine:
+		err = wine.ProbeWine(ctx)
+	case Mingw:
+		err = wine.ProbeMingw(ctx)
+	case Osslsigncode:
+		err = probeVersions(ctx, "apt install osslsigncode openssl", []string{"osslsigncode", "--version"}, []string{"openssl", "version"})
 	default:
 		err = errors.New("nobody knows how to probe it")
 	}
@@ -130,6 +143,16 @@ func probePromtool(ctx context.Context) error {
 	cmd.Stdin = strings.NewReader("# HELP probe_total A probe.\n# TYPE probe_total counter\nprobe_total 1\n")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("run promtool check metrics (apt install --no-install-recommends prometheus): %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// probeVersions runs each of the commands; how is how to install them.
+func probeVersions(ctx context.Context, how string, commands ...[]string) error {
+	for _, c := range commands {
+		if err := exec.CommandContext(ctx, c[0], c[1:]...).Run(); err != nil {
+			return fmt.Errorf("run %s (%s): %w", c[0], how, err)
+		}
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -52,6 +53,14 @@ type VCenter struct {
 	GuestOperations string `yaml:"guest_operations"`
 	// TaskSlots is how many snapshot tasks run at once, the others stay queued; 0 is no limit.
 	TaskSlots int `yaml:"task_slots"`
+	// Clusters is how many clusters there are, DC0_C0 onwards, Hosts how many hosts each has, DC0_C0_H0 onwards; 0 is one.
+	Clusters int `yaml:"clusters"`
+	Hosts    int `yaml:"hosts"`
+	// HostUser and HostPassword are the account of the ESXi hosts; with a password each host also answers for itself, with a
+	// round trip of HostRTT.
+	HostUser     string        `yaml:"host_user"`
+	HostPassword string        `yaml:"host_password"`
+	HostRTT      time.Duration `yaml:"host_rtt"`
 	// Role is the role of the one account on every object.
 	Role Role `yaml:"role"`
 	// Plan is what goes wrong with calls; the first line that matches a call is the one that is done.
@@ -102,17 +111,26 @@ type VM struct {
 	// Count makes that many VMs, at most 10000, whose names have a number from 1 in the place of the #s of Name; 0 is one VM.
 	Count  int    `yaml:"count"`
 	Folder string `yaml:"folder"`
-	// Guest is linux, scripted or none; empty is none.
+	// Cluster and Host are where it runs; empty is the first. Pool is the path of a resource pool in the cluster.
+	Cluster string `yaml:"cluster"`
+	Host    string `yaml:"host"`
+	Pool    string `yaml:"pool"`
+	// Tags are written category/name; Attributes are its custom attributes.
+	Tags       []string          `yaml:"tags"`
+	Attributes map[string]string `yaml:"attributes"`
+	// Guest is linux, wine, scripted or none; empty is none.
 	Guest string `yaml:"guest"`
 	// Power is on, off or suspended; empty is on.
 	Power string `yaml:"power"`
 	// Tools is running or absent; empty is running.
 	Tools string `yaml:"tools"`
-	// User and Password are the guest's one login; empty are root and a random password.
+	// User and Password are the guest's one login; empty are root, in Windows Administrator, and a random password.
 	User     string `yaml:"user"`
 	Password string `yaml:"password"`
 	Snapshot Plan   `yaml:"snapshot"`
 	Remove   Plan   `yaml:"remove"`
+	// HostSnapshot is how the creation goes that the host itself is asked for; empty is that of Snapshot.
+	HostSnapshot Plan `yaml:"host_snapshot"`
 	// CallFault is the fault that the snapshot call itself answers, before there is a task; empty is none.
 	CallFault string `yaml:"call_fault"`
 	// Stun is how long everything in the guest stands still around the instant of a snapshot; 0 is not at all.
@@ -129,6 +147,10 @@ type VM struct {
 	// Postgres runs a PostgreSQL on the disk of a linux guest; Hooks are installed in the guest.
 	Postgres bool   `yaml:"postgres"`
 	Hooks    []Hook `yaml:"hooks"`
+	// Writers are the VSS writers of a wine guest, by the words of testing/cpp/README.md; empty are the usual ones. VSS are
+	// keys of the fakes' config from there, those of a writer as writer.WORD.KEY.
+	Writers []string       `yaml:"writers"`
+	VSS     map[string]any `yaml:"vss"`
 	// Disks has at most one disk so far; empty is one of 64 MiB for a VM with a guest.
 	Disks []Disk `yaml:"disks"`
 }
@@ -151,6 +173,36 @@ type Agent struct {
 	Lie string `yaml:"lie"`
 	// Prepare is how long a scripted freezer takes to prepare: the agent stays ARMING.
 	Prepare time.Duration `yaml:"prepare"`
+	// Freeze is how long a scripted freezer takes until everything is held; its hold counts from the beginning.
+	Freeze time.Duration `yaml:"freeze"`
+	// Release is how long a scripted freezer takes to release: the agent stays THAWING, the guest is held.
+	Release time.Duration `yaml:"release"`
+	// Busy is how long an agent of a wine guest waits for another requestor's shadow copy, give or take a third.
+	Busy time.Duration `yaml:"busy"`
+	// FramesToGuest and FramesFromGuest are what is done to frames behind TLS: doubled, replayed, or with a word swapped,
+	// oversized and endless, such as oversized:FROZEN (docs/vcsim.md).
+	FramesToGuest   string `yaml:"frames_to_guest"`
+	FramesFromGuest string `yaml:"frames_from_guest"`
+}
+
+// framesWay is what FramesToGuest and FramesFromGuest may be.
+var framesWay = regexp.MustCompile(`^((doubled|replayed)|(swapped|oversized|endless):[A-Z]+)?$`)
+
+// check says what is wrong with an agent's keys.
+func (a Agent) check() error {
+	var errs []error
+	if !oneOf(a.Lie, "", "never_held", "still_held", "other_go", "early_go", "short_hold") {
+		errs = append(errs, fmt.Errorf("agent.lie %q is not one of never_held, still_held, other_go, early_go, short_hold", a.Lie))
+	}
+	if a.Prepare < 0 || a.Freeze < 0 || a.Release < 0 || a.Busy < 0 {
+		errs = append(errs, errors.New("agent has a time below 0"))
+	}
+	for key, frames := range map[string]string{"frames_to_guest": a.FramesToGuest, "frames_from_guest": a.FramesFromGuest} {
+		if !framesWay.MatchString(frames) {
+			errs = append(errs, fmt.Errorf("agent.%s %q is not doubled, replayed, or swapped, oversized or endless with a word", key, frames))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Plan is how a snapshot task goes.
@@ -199,12 +251,17 @@ func (s *Size) UnmarshalText(text []byte) error {
 // Event is one thing that happens, once.
 type Event struct {
 	// At is start; task.queued, task.running, task.cut or task.done of the VM's first snapshot creation; the same of its
-	// first removal with remove in the place of task; link.opened, when the first connection to the VM's agent was made; or
+	// first removal with remove in the place of task; link.opened, when the first connection to the VM's agent was made;
+	// hold.end, when a scripted guest is let go, before its freezer hears of it; or
 	// call.X, when vCenter gets the first call of method X that is about the VM or about no VM at all. Each takes an
 	// optional "+200ms", and with an empty VM means any VM.
 	At string `yaml:"at"`
 	// VM is empty only for what happens to vCenter.
 	VM string `yaml:"vm"`
+	// By is how far vcenter_clock sets vCenter's clock from the machine's, forward or, below 0, back.
+	By time.Duration `yaml:"by"`
+	// To is the host that vmotion moves the VM to.
+	To string `yaml:"to"`
 	// Do is one of the words of docs/vcsim.md.
 	Do string `yaml:"do"`
 	// For is how long it lasts; 0 means without end, for a cut one that lets new connections in, for reboot no time without
@@ -216,7 +273,8 @@ type Event struct {
 var eventWords = []string{
 	"cut_connection", "stall_connection", "restore_connection", "kill_agent", "stop_agent", "stun", "thaw", "reboot", "end_tasks",
 	"power_off", "tools_stop", "vcenter_stop", "vcenter_silence", "vcenter_restart", "vcenter_new_certificate",
-	"vcenter_drop_sessions", "kill_hooks",
+	"vcenter_drop_sessions", "vcenter_clock", "kill_hooks", "stall_to_guest", "stop_service", "other_backup", "old_registration",
+	"vmotion",
 }
 
 // point splits At.
@@ -229,11 +287,11 @@ func (e Event) point() (name string, after time.Duration, err error) {
 	}
 	kind, stage, _ := strings.Cut(name, ".")
 	switch {
-	case name == "start", name == "link.opened",
+	case name == "start", name == "link.opened", name == "hold.end",
 		oneOf(kind, "task", "remove") && oneOf(stage, "queued", "running", "cut", "done"), kind == "call" && stage != "":
 		return name, after, nil
 	default:
-		return "", 0, fmt.Errorf("at %q is not start, task.*, remove.*, link.opened or call.METHOD", e.At)
+		return "", 0, fmt.Errorf("at %q is not start, task.*, remove.*, link.opened, hold.end or call.METHOD", e.At)
 	}
 }
 
@@ -305,11 +363,14 @@ func (s Scenario) check() error {
 	if s.Name == "" {
 		errs = append(errs, errors.New("name is missing"))
 	}
-	if s.VCenter.RTT < 0 {
-		errs = append(errs, errors.New("vcenter.rtt is below 0"))
+	if s.VCenter.RTT < 0 || s.VCenter.HostRTT < 0 {
+		errs = append(errs, errors.New("vcenter.rtt or vcenter.host_rtt is below 0"))
 	}
 	if !oneOf(s.VCenter.GuestOperations, "", "stock") {
 		errs = append(errs, fmt.Errorf("vcenter.guest_operations %q is not stock", s.VCenter.GuestOperations))
+	}
+	if s.VCenter.Clusters < 0 || s.VCenter.Hosts < 0 {
+		errs = append(errs, errors.New("vcenter.clusters or vcenter.hosts is below 0"))
 	}
 	if s.VCenter.TaskSlots < 0 {
 		errs = append(errs, errors.New("vcenter.task_slots is below 0"))
@@ -322,27 +383,33 @@ func (s Scenario) check() error {
 	if len(s.VMs) == 0 {
 		errs = append(errs, errors.New("vms is empty"))
 	}
-	named, pathed := map[string]bool{}, map[string]bool{}
+	kinds, pathed := map[string]string{}, map[string]bool{}
 	for i, v := range s.VMs {
 		if err := v.check(); err != nil {
 			errs = append(errs, fmt.Errorf("vms[%d] %q: %w", i, v.Name, err))
 		}
 		path := v.Folder + "/" + v.Name
-		if pathed[path] || (v.hasGuest() && named[v.Name]) {
+		if pathed[path] || (v.hasGuest() && kinds[v.Name] != "") {
 			errs = append(errs, fmt.Errorf("vms[%d] %q: there is such a VM already", i, v.Name))
 		}
 		pathed[path] = true
-		named[v.Name] = named[v.Name] || v.hasGuest()
+		if v.hasGuest() {
+			kinds[v.Name] = v.Guest
+		}
 	}
 	for i, e := range s.Events {
-		if err := e.check(named); err != nil {
+		err := e.check(kinds)
+		if strings.HasPrefix(e.At, "hold.end") && kinds[e.VM] != "scripted" {
+			err = errors.Join(err, fmt.Errorf("at %q: VM %q has no scripted guest", e.At, e.VM))
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("events[%d]: %w", i, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (v VM) hasGuest() bool { return oneOf(v.Guest, "linux", "scripted") }
+func (v VM) hasGuest() bool { return oneOf(v.Guest, "linux", "wine", "scripted") }
 
 func (v VM) check() error {
 	var errs []error
@@ -353,16 +420,15 @@ func (v VM) check() error {
 		key, value string
 		of         []string
 	}{
-		{"guest", v.Guest, []string{"", "linux", "scripted", "none"}},
+		{"guest", v.Guest, []string{"", "linux", "wine", "scripted", "none"}},
 		{"power", v.Power, []string{"", "on", "off", "suspended"}},
 		{"tools", v.Tools, []string{"", "running", "absent"}},
-		{"agent.lie", v.Agent.Lie, []string{"", "never_held", "still_held", "other_go", "early_go", "short_hold"}},
 	} {
 		if !oneOf(word.value, word.of...) {
 			errs = append(errs, fmt.Errorf("%s %q is not one of %s", word.key, word.value, strings.Join(word.of[1:], ", ")))
 		}
 	}
-	for name, p := range map[string]Plan{"snapshot": v.Snapshot, "remove": v.Remove} {
+	for name, p := range map[string]Plan{"snapshot": v.Snapshot, "remove": v.Remove, "host_snapshot": v.HostSnapshot} {
 		if p.Queue < 0 || p.Run < 0 || p.Cut < 0 || p.Cut > p.Run {
 			errs = append(errs, fmt.Errorf("%s has a time below 0, or a cut after its run", name))
 		}
@@ -370,28 +436,41 @@ func (v VM) check() error {
 			errs = append(errs, fmt.Errorf("%s has a spread, a worst or a fault_count below 0", name))
 		}
 	}
-	if n := v.Network; v.Stun < 0 || v.Agent.Prepare < 0 || n.CutToGuest < 0 || n.CutFromGuest < 0 || n.Cuts < 0 || n.Slice < 0 || n.Pause < 0 {
-		errs = append(errs, errors.New("stun, network or agent has a number below 0"))
+	if n := v.Network; v.Stun < 0 || n.CutToGuest < 0 || n.CutFromGuest < 0 || n.Cuts < 0 || n.Slice < 0 || n.Pause < 0 {
+		errs = append(errs, errors.New("stun or network has a number below 0"))
 	}
-	errs = append(errs, v.checkApplications())
+	errs = append(errs, v.Agent.check(), v.checkApplications(), v.checkWindows())
 	if len(v.Disks) > 1 {
 		errs = append(errs, errors.New("disks has more than one disk"))
 	}
 	return errors.Join(errs...)
 }
 
-func (e Event) check(guests map[string]bool) error {
+// check takes the kinds of the guests by their names.
+func (e Event) check(kinds map[string]string) error {
 	_, _, err := e.point()
 	errs := []error{err}
 	ofVCenter := strings.HasPrefix(e.Do, "vcenter_")
-	if !guests[e.VM] && (e.VM != "" || !ofVCenter) {
+	if kinds[e.VM] == "" && (e.VM != "" || !ofVCenter) {
 		errs = append(errs, fmt.Errorf("vm %q is no VM with a guest", e.VM))
 	}
 	if !oneOf(e.Do, eventWords...) {
 		errs = append(errs, fmt.Errorf("do %q is not one of %s", e.Do, strings.Join(eventWords, ", ")))
 	}
+	if kinds[e.VM] == "wine" && oneOf(e.Do, "thaw", "kill_hooks") {
+		errs = append(errs, fmt.Errorf("do %q cannot be done to a wine guest", e.Do))
+	}
+	if kinds[e.VM] != "wine" && oneOf(e.Do, windowsEvents...) {
+		errs = append(errs, fmt.Errorf("do %q needs a wine guest", e.Do))
+	}
 	if e.For < 0 {
 		errs = append(errs, errors.New("for is below 0"))
+	}
+	if (e.To != "") != (e.Do == "vmotion") {
+		errs = append(errs, errors.New("to is for vmotion, which needs it"))
+	}
+	if e.By != 0 && e.Do != "vcenter_clock" {
+		errs = append(errs, fmt.Errorf("by is for vcenter_clock, not for %q", e.Do))
 	}
 	return errors.Join(errs...)
 }

@@ -36,7 +36,7 @@ func TestParseScenarioErrors(t *testing.T) {
 		"unknown key":         {"seed: 7", "sead: 7", "sead"},
 		"unknown key in a VM": {"guest: linux", "gest: linux", "gest"},
 		"no name":             {"name: good", "", "name is missing"},
-		"guest":               {"guest: linux", "guest: plan9", `guest "plan9" is not one of linux, scripted, none`},
+		"guest":               {"guest: linux", "guest: plan9", `guest "plan9" is not one of linux, wine, scripted, none`},
 		"power":               {"guest: linux", "guest: linux, power: half", `power "half"`},
 		"size":                {"128MiB", "128MB", "KiB, MiB or GiB"},
 		"duration":            {"900ms", "fast", "fast"},

@@ -24,7 +24,7 @@ const keptImages = 4
 // Guest is a VM's inside, with the lab's own witness of its holds.
 type Guest interface {
 	Name() string
-	// Kind is linux or scripted.
+	// Kind is linux, wine or scripted.
 	Kind() string
 	// Disk is the file that holds the live disk.
 	Disk() string
@@ -47,6 +47,7 @@ type Guest interface {
 var (
 	_ Guest         = (*guests.Linux)(nil)
 	_ Guest         = (*guests.Scripted)(nil)
+	_ Guest         = (*guests.Wine)(nil)
 	_ vcenter.Disks = (*disks.Store)(nil)
 )
 
@@ -56,6 +57,9 @@ type Options struct {
 	Dir string
 	// Self starts a program whose main calls guests.Helper; only linux guests need it.
 	Self []string
+	// Programs is the folder of winelab's programs; empty builds them, in the tree that the working directory lies in. Only
+	// wine guests need it.
+	Programs string
 }
 
 // machine is one VM of a running world.
@@ -106,13 +110,13 @@ func Start(ctx context.Context, s Scenario, o Options) (*World, error) {
 	w := &World{scenario: s, dir: o.Dir, stop: make(chan struct{}), detached: func() context.Context { return context.WithoutCancel(ctx) }}
 	w.events.fired = make([]bool, len(s.Events))
 	w.user, w.password = orElse(s.VCenter.User, "administrator@vsphere.local"), orElse(s.VCenter.Password, crand.Text())
-	if err := w.start(ctx, o.Self); err != nil {
+	if err := w.start(ctx, o); err != nil {
 		return nil, errors.Join(fmt.Errorf("start scenario %q: %w", s.Name, err), w.Close(ctx))
 	}
 	return w, nil
 }
 
-func (w *World) start(ctx context.Context, self []string) error {
+func (w *World) start(ctx context.Context, o Options) error {
 	var err error
 	if w.disks, err = disks.New(filepath.Join(w.dir, "images"), keptImages); err != nil {
 		return err
@@ -121,13 +125,13 @@ func (w *World) start(ctx context.Context, self []string) error {
 	for i, vm := range w.scenario.VMs {
 		m := &machine{
 			vm: vm, uuid: uuid(random), instance: uuid(random), dir: filepath.Join(w.dir, "vms", fmt.Sprintf("%02d", i)),
-			user: orElse(vm.User, "root"), password: orElse(vm.Password, crand.Text()),
+			user: orElse(vm.User, vm.administrator()), password: orElse(vm.Password, crand.Text()),
 		}
 		w.machines = append(w.machines, m)
 		if !vm.hasGuest() {
 			continue
 		}
-		if err := w.startGuest(ctx, m, self); err != nil {
+		if err := w.startGuest(ctx, m, o); err != nil {
 			return err
 		}
 	}
@@ -142,7 +146,7 @@ func (w *World) start(ctx context.Context, self []string) error {
 }
 
 // startGuest starts one VM's inside, with the network before it.
-func (w *World) startGuest(ctx context.Context, m *machine, self []string) (err error) {
+func (w *World) startGuest(ctx context.Context, m *machine, o Options) (err error) {
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return err
 	}
@@ -158,16 +162,21 @@ func (w *World) startGuest(ctx context.Context, m *machine, self []string) (err 
 	m.proxy.OnOpen(func() { w.schedule("link.opened", m.vm.Name) }) //nolint:contextcheck // what an event brings back later outlives whoever asked for it
 	switch m.vm.Guest {
 	case "linux":
-		g, err := guests.StartLinux(ctx, guests.LinuxOptions{Name: m.vm.Name, Dir: m.dir, SizeBytes: m.vm.diskSize(), Self: self})
+		g, err := guests.StartLinux(ctx, guests.LinuxOptions{Name: m.vm.Name, Dir: m.dir, SizeBytes: m.vm.diskSize(), Self: o.Self})
 		if err != nil {
 			return err
 		}
 		m.guest = g
+	case "wine":
+		if err := m.startWine(ctx, o.Programs); err != nil {
+			return err
+		}
 	case "scripted":
 		g, err := guests.StartScripted(ctx, m.vm.Name, m.dir)
 		if err != nil {
 			return err
 		}
+		g.OnEnd(func() { w.schedule("hold.end", m.vm.Name) }) //nolint:contextcheck // as above
 		m.guest = g
 	}
 	if err := m.startApplications(ctx); err != nil {
@@ -188,6 +197,7 @@ func (w *World) startManagers(ctx context.Context) error {
 			continue
 		}
 		root, run, logs := filepath.Join(m.dir, "root"), filepath.Join(m.dir, "run"), filepath.Join(m.dir, "logs")
+		windows, _ := m.guest.(*guests.Wine)
 		for _, dir := range []string{root, run, logs} {
 			if err := os.Mkdir(dir, 0o700); err != nil {
 				return err
@@ -200,7 +210,7 @@ func (w *World) startManagers(ctx context.Context) error {
 			m.smallRoot = true
 		}
 		err := w.managers.Add(guests.Machine{
-			VM: m.instance, Root: root, Logs: logs, Users: map[string]string{m.user: m.password},
+			VM: m.instance, Root: m.root(), Windows: windows, Logs: logs, Users: map[string]string{m.user: m.password},
 			Env: append(append(append(m.guest.Env(), m.vm.Agent.env()...), m.hooksEnv()...),
 				"STILLFRAME_LAB_VM_UUID="+m.uuid, "STILLFRAME_LAB_LISTEN_HOST="+m.inside, "STILLFRAME_LAB_RUN_DIR="+run),
 		})
@@ -214,6 +224,8 @@ func (w *World) startManagers(ctx context.Context) error {
 func (w *World) startVCenter(ctx context.Context) error {
 	o := vcenter.Options{About: w.scenario.VCenter.About, RTT: w.scenario.VCenter.RTT, User: w.user, Password: w.password, Disks: w.disks}
 	o.Seed, o.TaskSlots, o.Missing = w.scenario.Seed, w.scenario.VCenter.TaskSlots, w.scenario.VCenter.Role.Missing
+	o.HostUser, o.HostPassword, o.HostRTT = w.scenario.VCenter.HostUser, w.scenario.VCenter.HostPassword, w.scenario.VCenter.HostRTT
+	o.Clusters, o.Hosts = w.scenario.VCenter.Clusters, w.scenario.VCenter.Hosts
 	if w.scenario.VCenter.GuestOperations != "stock" {
 		o.Guests = w.managers
 	}
@@ -295,16 +307,36 @@ func (a Agent) env() []string {
 	if a.Prepare > 0 {
 		env = append(env, "STILLFRAME_LAB_PREPARE="+a.Prepare.String())
 	}
+	if a.Freeze > 0 {
+		env = append(env, "STILLFRAME_LAB_FREEZE="+a.Freeze.String())
+	}
+	if a.Release > 0 {
+		env = append(env, "STILLFRAME_LAB_RELEASE="+a.Release.String())
+	}
+	if a.Busy > 0 {
+		env = append(env, "STILLFRAME_LAB_BUSY="+a.Busy.String())
+	}
+	if a.FramesToGuest != "" {
+		env = append(env, "STILLFRAME_LAB_FRAMES_TO_GUEST="+a.FramesToGuest)
+	}
+	if a.FramesFromGuest != "" {
+		env = append(env, "STILLFRAME_LAB_FRAMES_FROM_GUEST="+a.FramesFromGuest)
+	}
 	return env
 }
 
 // spec is what vCenter knows of a machine.
 func (m *machine) spec() vcenter.VM {
+	family := ""
+	if m.vm.Guest == "wine" {
+		family = "windowsGuest"
+	}
 	power := map[string]string{"off": "poweredOff", "suspended": "suspended"}[m.vm.Power]
 	return vcenter.VM{
-		Name: m.vm.Name, Folder: m.vm.Folder, UUID: m.uuid, InstanceUUID: m.instance, Address: m.outside,
+		Name: m.vm.Name, Folder: m.vm.Folder, UUID: m.uuid, InstanceUUID: m.instance, Address: m.outside, GuestFamily: family,
 		PowerState: orElse(power, "poweredOn"), ToolsAbsent: m.vm.Tools == "absent",
-		Create: m.vm.Snapshot.task(), Remove: m.vm.Remove.task(), Conditions: m.vm.Conditions, Missing: m.vm.Role.Missing,
+		Create: m.vm.Snapshot.task(), Remove: m.vm.Remove.task(), HostCreate: m.vm.HostSnapshot.task(), Conditions: m.vm.Conditions, Missing: m.vm.Role.Missing,
+		Cluster: m.vm.Cluster, Host: m.vm.Host, Pool: m.vm.Pool, Tags: m.vm.Tags, Attributes: m.vm.Attributes,
 	}
 }
 
@@ -366,6 +398,8 @@ type ReadyGuest struct {
 	Inside  string `json:"inside,omitempty"`
 	// Disk is the file of the live disk.
 	Disk string `json:"disk,omitempty"`
+	// Root is the folder that stands for the guest's /, or for C: of a wine guest.
+	Root string `json:"root,omitempty"`
 }
 
 // Ready describes the world; Admin is left to the one who serves it.
@@ -380,7 +414,7 @@ func (w *World) Ready() Ready {
 			UUID: m.uuid, InstanceUUID: m.instance, Outside: m.outside, Inside: m.inside,
 		}
 		if m.guest != nil {
-			g.Kind, g.Disk = m.guest.Kind(), m.guest.Disk()
+			g.Kind, g.Disk, g.Root = m.guest.Kind(), m.guest.Disk(), m.root()
 		}
 		r.Guests = append(r.Guests, g)
 	}

@@ -4,8 +4,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/stillframe/stillframe/pkg/admission"
+	"github.com/stillframe/stillframe/pkg/advice"
 	"github.com/stillframe/stillframe/pkg/backup"
 	"github.com/stillframe/stillframe/pkg/freezewindow"
+	"github.com/stillframe/stillframe/pkg/statefile"
 )
 
 // other stands for every value that is not in a label's closed set.
@@ -22,7 +25,7 @@ func causes() []string {
 		freezewindow.CauseNotReady, freezewindow.CauseNoTime, freezewindow.CauseFreezeSlow, freezewindow.CauseSnapshotSlow,
 		freezewindow.CauseSnapshotFailed, freezewindow.CauseHoldTimeout, freezewindow.CauseWriterFailed, freezewindow.CauseDeadman,
 		freezewindow.CauseLinkLost, freezewindow.CauseGuestError, freezewindow.CauseCancelled, freezewindow.CauseForeignThaw,
-		freezewindow.CauseHookFailed, freezewindow.CauseStalled, freezewindow.CauseBug, freezewindow.CauseUnknown,
+		freezewindow.CauseHookFailed, freezewindow.CauseWitness, freezewindow.CauseStalled, freezewindow.CauseBug, freezewindow.CauseUnknown,
 	} {
 		list = append(list, string(c))
 	}
@@ -43,7 +46,7 @@ func phases() []string {
 
 func channels() []string { return []string{"direct", "reverse", "mailbox", other} }
 
-func limits() []string { return []string{"writer", "config", "soft"} }
+func limits() []string { return []string{"writer", "provider", "config", "soft"} }
 
 // reasons are why a guest released itself: the link was lost, the dead-man's deadline came while we were still heard,
 // nothing had been heard of us for long, or the guest never said.
@@ -65,6 +68,39 @@ func dispositions() []string { return []string{"kept", "removed", "pending"} }
 // decisions are the hold modes that can be admitted, and the two ways not to admit.
 func decisions() []string {
 	return []string{string(freezewindow.ModeFS), string(freezewindow.ModeIO), string(freezewindow.ModeWriter), "delay", "refuse", other}
+}
+
+// roads are how the agent gets into a guest, stages the steps on the way.
+func roads() []string { return []string{"persistent", "adminshare", "guestops", other} }
+
+func stages() []string { return []string{"push", "start", "hello", "cleanup", other} }
+
+// endpoints are whom a snapshot is asked of.
+func endpoints() []string {
+	return []string{string(admission.ThroughVCenter), string(admission.ThroughHost), other}
+}
+
+// jobResults are how runs of jobs end; skipped ones never began.
+func jobResults() []string { return append(results(), "skipped") }
+
+// levels are what a point can have proved.
+func levels() []string {
+	return []string{
+		string(freezewindow.Application), string(freezewindow.ApplicationWriter), string(freezewindow.Filesystem), string(freezewindow.Crash), other,
+	}
+}
+
+// protections are the states of a VM.
+func protections() []string { return []string{"protected", "unprotected", "overdue"} }
+
+// actions are what is taken away after a dead run, as the kinds of its intents.
+func actions() []string {
+	return []string{string(statefile.Snapshot), string(statefile.Folder), string(statefile.Process), other}
+}
+
+// tasks are vCenter's; their stages are queued and running.
+func tasks() []string {
+	return []string{"create_snapshot", "remove_snapshot", "consolidate_disks", other}
 }
 
 // system is the guest's family out of what the agent said of itself.
@@ -89,10 +125,47 @@ func known(set []string, value string) string {
 // utf8 is a name that can be a label's value: others make the whole file unwritable.
 func utf8(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
 
+// leakCode is the finding of writer sessions that were never ended (event 12289).
+const leakCode advice.Code = "SF4021"
+
+// writer is the name of a known writer, state and result what it said, each out of the catalogue.
+func writer(w backup.Writer) string {
+	if known := advice.WriterOf(w.ClassID, ""); known.Name != "" {
+		return known.Name
+	}
+	return other
+}
+
+func state(w backup.Writer) string {
+	if w.StateName == "" {
+		return other
+	}
+	return strings.ToLower(strings.TrimPrefix(w.StateName, "VSS_WS_"))
+}
+
+func result(w backup.Writer) string {
+	if w.Failure == "" {
+		return other
+	}
+	return "0x" + strings.ToLower(w.FailureHR)
+}
+
+func providerBuckets() []float64 {
+	return []float64{.1, .25, .5, 1, 2, 3, 5, 7, 8, 9, 9.5, 10, 12}
+}
+
 func windowBuckets() []float64 {
 	return []float64{0.5, 1, 2, 3, 4, 5, 6, 8, 9, 10, 12, 14, 16, 18, 19, 20, 25, 30, 60}
 }
 
 func rttBuckets() []float64 {
 	return []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5}
+}
+
+func taskBuckets() []float64 {
+	return []float64{.1, .25, .5, 1, 2, 4, 8, 10, 15, 20, 30, 60, 300}
+}
+
+func jobBuckets() []float64 {
+	return []float64{30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400}
 }

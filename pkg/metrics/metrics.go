@@ -1,7 +1,7 @@
 // Package metrics turns the results of runs into Prometheus metrics.
 //
-// It is the only package that knows Prometheus. It is told of a run when the run is over, so nothing here can lengthen a
-// hold. Every label has a closed set of values, and what is not in the set becomes "other"; no histogram carries the
+// It is the only package that knows Prometheus. It is told of a run when the run is over, and counts calls of vCenter in memory
+// only, so nothing here can lengthen a hold. Every label has a closed set of values, and what is not in the set becomes "other"; no histogram carries the
 // name of a VM. docs/metrics.md lists all metrics, and a test holds that page to what is registered.
 package metrics
 
@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/stillframe/stillframe/pkg/admission"
+	"github.com/stillframe/stillframe/pkg/advice"
 	"github.com/stillframe/stillframe/pkg/backup"
 	"github.com/stillframe/stillframe/pkg/freezewindow"
 )
@@ -36,13 +37,29 @@ type Metrics struct {
 
 	window, phase, rtt              *prometheus.HistogramVec
 	disagreement                    prometheus.Histogram
-	limit, last                     *prometheus.GaugeVec
+	limit                           *prometheus.GaugeVec
 	windows, exceeded, thaws, lates *prometheus.CounterVec
 	admissions                      *prometheus.CounterVec
+	providerHold                    *prometheus.HistogramVec
+	writerFailures                  *prometheus.CounterVec
+	deploy, create                  *prometheus.HistogramVec
+	attempts                        *prometheus.CounterVec
+	// last and leaked are of one run; those of a daemon speak of all VMs.
+	last   *prometheus.GaugeVec
+	leaked prometheus.Gauge
 }
 
-// New makes the metrics with every counter at 0. The budget is the one of the runs that will be observed.
+// New makes the metrics of one run, with every counter at 0. The budget is that of the run.
 func New(b freezewindow.Budget) *Metrics {
+	m := ofRuns(b)
+	m.last = gauge(lastHold.name, lastHold.help, lastHold.labels...)
+	m.leaked = prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + leakedSessions.name, Help: leakedSessions.help})
+	m.registry.MustRegister(m.last, m.leaked)
+	return m
+}
+
+// ofRuns makes what is told by the results of runs, of one or of many.
+func ofRuns(b freezewindow.Budget) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewPedanticRegistry(), budget: b,
 		window: histogram("freeze_window_duration_seconds",
@@ -53,16 +70,22 @@ func New(b freezewindow.Budget) *Metrics {
 			rttBuckets(), "channel"),
 		disagreement: prometheus.NewHistogram(options("freeze_clock_disagreement_seconds",
 			"Our bound of a hold minus the guest's own measure of it.", rttBuckets())),
-		limit: gauge("freeze_window_limit_seconds", "Limits of a hold: writer is the application's, config is when THAW is sent.", "limit"),
-		last: gauge("vm_freeze_window_last_seconds", "The last hold of a VM, as freeze_window_duration_seconds counts it.",
-			"vcenter", "vm", "moref"),
-		windows:    counter("freeze_windows_total", "Windows by outcome and by what first kept them from being perfect.", "result", "cause"),
-		exceeded:   counter("freeze_limit_exceeded_total", "Holds longer than a limit; soft is 80 % of the application's.", "limit"),
-		thaws:      counter("agent_watchdog_thaws_total", "Guests that released themselves, by why.", "reason"),
-		lates:      counter("late_snapshots_total", "Snapshots that came after the guest was thawed, by what became of them.", "disposition"),
-		admissions: counter("freeze_admissions_total", "Decisions before a freeze: the hold mode that was admitted, or none.", "decision"),
+		limit:    gauge("freeze_window_limit_seconds", "Limits of a hold: writer is the application's, provider is that of held writes (Windows), config is when THAW is sent.", "limit"),
+		windows:  counter("freeze_windows_total", "Windows by outcome and by what first kept them from being perfect.", "result", "cause"),
+		exceeded: counter("freeze_limit_exceeded_total", "Holds longer than a limit; soft is 80 % of the application's.", "limit"),
+		thaws:    counter("agent_watchdog_thaws_total", "Guests that released themselves, by why.", "reason"),
+		lates:    counter("late_snapshots_total", "Snapshots that came after the guest was thawed, by what became of them.", "disposition"),
+		providerHold: histogram("freeze_provider_hold_duration_seconds", "How long file-system writes were held inside CommitSnapshots.",
+			providerBuckets(), "provider"),
+		writerFailures: counter("vss_writer_failures_total", "VSS writers that were not well after the freeze, by writer, state and result.", "writer", "state", "code"),
+		admissions:     counter("freeze_admissions_total", "Decisions before a freeze: the hold mode that was admitted, or none.", "decision"),
+		deploy:         histogram("guest_deploy_duration_seconds", "How long each stage of the way into a guest took.", taskBuckets(), "road", "stage"),
+		attempts:       counter("guest_attempts_total", "Attempts at each stage of the way into a guest.", "road", "stage", "result"),
+		create: histogram("snapshot_create_duration_seconds", "What the task that makes a snapshot took, by whom it was asked of.",
+			taskBuckets(), "endpoint"),
 	}
-	m.registry.MustRegister(m.window, m.phase, m.rtt, m.disagreement, m.limit, m.last, m.windows, m.exceeded, m.thaws, m.lates, m.admissions)
+	m.registry.MustRegister(m.window, m.phase, m.rtt, m.disagreement, m.limit, m.windows, m.exceeded, m.thaws, m.lates, m.admissions,
+		m.providerHold, m.writerFailures, m.deploy, m.attempts, m.create)
 	m.prepare()
 	return m
 }
@@ -81,7 +104,22 @@ func (m *Metrics) prepare() {
 			c.WithLabelValues(v)
 		}
 	}
+	m.providerHold.WithLabelValues(ourProvider)
+	for _, e := range endpoints() {
+		m.create.WithLabelValues(e)
+	}
+	for _, road := range roads() {
+		for _, stage := range stages() {
+			for _, result := range []string{"ok", "failed"} {
+				m.attempts.WithLabelValues(road, stage, result)
+			}
+		}
+	}
+	for _, w := range advice.Writers() { // what KB1680 is about, so that an alert can rest on it
+		m.writerFailures.WithLabelValues(w.Name, "failed_at_freeze", "0x800423f2")
+	}
 	m.limit.WithLabelValues("writer").Set(m.budget.Hold.Seconds())
+	m.limit.WithLabelValues("provider").Set(freezewindow.FlushHoldLimit.Seconds())
 	m.limit.WithLabelValues("config").Set(m.budget.ThawBy().Seconds())
 }
 
@@ -92,6 +130,10 @@ func (m *Metrics) Observe(vcenter string, r backup.Result) {
 		m.rtt.WithLabelValues(channel).Observe(r.Window.RTTSeconds)
 	}
 	m.admission(r)
+	m.way(r)
+	if r.Snapshot.TaskSeconds > 0 {
+		m.create.WithLabelValues(known(endpoints(), string(r.Snapshot.Road))).Observe(r.Snapshot.TaskSeconds)
+	}
 	if len(r.Window.Phases) == 0 {
 		return // no window took place
 	}
@@ -101,6 +143,7 @@ func (m *Metrics) Observe(vcenter string, r backup.Result) {
 		m.phase.WithLabelValues(known(phases(), p.Name), channel).Observe(p.DurationSeconds)
 	}
 	m.late(r)
+	m.writers(r)
 	if r.Window.SelfReleased {
 		m.thaws.WithLabelValues(reason(r)).Inc()
 	}
@@ -109,10 +152,55 @@ func (m *Metrics) Observe(vcenter string, r backup.Result) {
 		return
 	}
 	m.window.WithLabelValues(channel, system(r.Guest.OS), result).Observe(held)
-	m.last.WithLabelValues(utf8(vcenter), utf8(r.VM.Name), utf8(r.VM.Moref)).Set(held)
+	if m.last != nil {
+		m.last.WithLabelValues(utf8(vcenter), utf8(r.VM.Name), utf8(r.VM.Moref)).Set(held)
+	}
 	m.exceed(held)
 	if guest, bound := r.Window.HeldByGuestSeconds, r.Window.HeldAtMostSeconds; guest != nil && bound != nil {
 		m.disagreement.Observe(*bound - *guest)
+	}
+}
+
+// ourProvider is the one provider whose hold is measured.
+const ourProvider = "stillframe"
+
+// writers counts what VSS and its writers did in one window.
+func (m *Metrics) writers(r backup.Result) {
+	if r.Window.IOHeldSeconds > 0 {
+		m.providerHold.WithLabelValues(ourProvider).Observe(r.Window.IOHeldSeconds)
+		if r.Window.IOHeldSeconds > freezewindow.FlushHoldLimit.Seconds() {
+			m.exceeded.WithLabelValues("provider").Inc()
+		}
+	}
+	for _, w := range r.Writers {
+		if w.Failed() {
+			m.writerFailures.WithLabelValues(writer(w), state(w), result(w)).Inc()
+		}
+	}
+	if m.leaked != nil {
+		m.leaked.Set(float64(leaks(r)))
+	}
+}
+
+// leaks counts the events of sessions that were never ended which a run has seen.
+func leaks(r backup.Result) (n int) {
+	for _, f := range r.Findings {
+		if f.Code == leakCode {
+			n = len(f.Evidence) - 1 // the last one says that it is information only
+		}
+	}
+	return n
+}
+
+// way counts what it took to get into the guest.
+func (m *Metrics) way(r backup.Result) {
+	for _, a := range r.Guest.Attempts {
+		road, stage, result := known(roads(), a.Road), known(stages(), a.Stage), "ok"
+		if !a.OK {
+			result = "failed"
+		}
+		m.attempts.WithLabelValues(road, stage, result).Inc()
+		m.deploy.WithLabelValues(road, stage).Observe(a.Seconds)
 	}
 }
 

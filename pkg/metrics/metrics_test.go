@@ -103,6 +103,22 @@ func TestObserve(t *testing.T) {
 			`stillframe_agent_watchdog_thaws_total{reason="other"} 1`,
 			`stillframe_freeze_windows_total{cause="none",result="ok"} 1`,
 		}},
+		{"Exchange gave up", func(r *backup.Result) {
+			r.Window.IOHeldSeconds = 6
+			r.Writers = []backup.Writer{
+				backup.WriterOf(freezewindow.Writer{Name: "Microsoft Exchange Writer", ClassID: "{76fe1ac4-15f7-4bcd-987e-8e1acb462fb7}", State: 9, Failure: "800423f2"}),
+				backup.WriterOf(freezewindow.Writer{Name: "evil\n", ClassID: "{00000000-0000-0000-0000-000000000001}", State: 99, Failure: "deadbeef"}),
+				backup.WriterOf(freezewindow.Writer{Name: "System Writer", ClassID: "{e8132975-6f93-4464-a53e-1050253ae220}", State: 5, Failure: "00000000"}),
+			}
+			r.Findings = append(r.Findings, advice.Explain("SF4021", "one", "two", "information only"))
+		}, []string{
+			`stillframe_vss_writer_failures_total{code="0x800423f2",state="failed_at_freeze",writer="Microsoft Exchange Writer"} 1`,
+			`stillframe_vss_writer_failures_total{code="0x800423f2",state="failed_at_freeze",writer="NTDS"} 0`,
+			`stillframe_vss_writer_failures_total{code="other",state="other",writer="other"} 1`,
+			`stillframe_freeze_provider_hold_duration_seconds_sum{provider="stillframe"} 6`,
+			`stillframe_freeze_limit_exceeded_total{limit="provider"} 0`,
+			`stillframe_vss_leaked_sessions 2`,
+		}},
 		{"a late snapshot", func(r *backup.Result) { r.Snapshot.Late, r.Snapshot.Removed = true, true }, []string{
 			`stillframe_late_snapshots_total{disposition="removed"} 1`,
 		}},
@@ -177,7 +193,8 @@ func TestCauses(t *testing.T) {
 	}
 }
 
-// TestPage holds docs/metrics.md to what is registered: every metric with its type and labels, and no other.
+// TestPage holds docs/metrics.md to what a daemon has registered, which is all there is: every metric with its type and labels, and
+// no other.
 func TestPage(t *testing.T) {
 	page, err := os.ReadFile("../../docs/metrics.md")
 	if err != nil {
@@ -187,15 +204,23 @@ func TestPage(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| (\\w+) \\| ([^|]*) \\|").FindAllStringSubmatch(string(page), -1) {
 		documented = append(documented, m[1]+" "+m[2]+" "+strings.ReplaceAll(strings.TrimSpace(m[3]), "`", ""))
 	}
-	for _, set := range [][]string{results(), causes(), phases(), channels(), limits(), reasons(), dispositions(), decisions()} {
+	for _, set := range [][]string{
+		results(), causes(), phases(), channels(), limits(), reasons(), dispositions(), decisions(), roads(), stages(), endpoints(), jobResults(), levels(),
+		protections(), actions(), tasks(),
+	} {
 		for _, value := range set {
 			if !strings.Contains(string(page), "`"+value+"`") {
 				t.Errorf("docs/metrics.md does not name the label value %s", value)
 			}
 		}
 	}
-	m := New(freezewindow.DefaultBudget())
-	m.Observe("vcenter.example", good())
+	w := newDaemon()
+	m := w.Daemon
+	r := good()
+	r.Guest.Attempts = []backup.Attempt{{Road: "guestops", Stage: "push", OK: true}}
+	m.Observe("main", r)
+	m.Called("main", "CreateSnapshot_Task", "ok")
+	w.scrape(t)
 	families, err := m.registry.Gather()
 	if err != nil {
 		t.Fatal(err)

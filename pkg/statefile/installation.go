@@ -2,7 +2,6 @@ package statefile
 
 import (
 	"context"
-	"time"
 
 	"github.com/google/uuid"
 )
@@ -15,7 +14,8 @@ type Installation struct {
 	Epoch uint64
 }
 
-// Begin gives the installation with a new epoch: the wall clock in milliseconds, or one more than the last.
+// Begin gives the installation with a new epoch: the wall clock in milliseconds, or one more than the last, so that it rises
+// whatever the clock does. A clock before 1970 counts as 1970.
 func (s *Store) Begin(ctx context.Context) (Installation, error) {
 	var out Installation
 	err := s.update(ctx, "begin a run", func(now *state) error {
@@ -26,7 +26,7 @@ func (s *Store) Begin(ctx context.Context) (Installation, error) {
 			}
 			now.Installation = id.String()
 		}
-		now.LastEpoch = max(now.LastEpoch+1, uint64(time.Now().UnixMilli()))
+		now.LastEpoch = max(now.LastEpoch+1, uint64(max(s.now().UnixMilli(), 0)))
 		out = Installation{now.Installation, now.LastEpoch}
 		return nil
 	})

@@ -13,6 +13,9 @@ type Kind string
 const (
 	// Snapshot is a vSphere snapshot; the subject is its name.
 	Snapshot Kind = "snapshot"
+	// KeptSnapshot is a vSphere snapshot that a run kept on purpose; the subject is its name. It is not open: no run is refused
+	// for it, and it is removed only when somebody asks for that.
+	KeptSnapshot Kind = "kept_snapshot"
 	// Folder is the agent's folder in the guest; the subject is its path.
 	Folder Kind = "agent_folder"
 	// Process is the agent's process, which may hold the guest; the subject is the path of its folder.
@@ -26,11 +29,12 @@ type Intent struct {
 	Run     string `json:"run_id"`
 	Epoch   uint64 `json:"epoch"`
 	// VCenter is the host of the vCenter or ESXi host; Moref is good there only.
-	VCenter string    `json:"vcenter"`
-	VM      string    `json:"vm_instance_uuid"`
-	Path    string    `json:"vm_path"`
-	Moref   string    `json:"vm_moref"`
-	At      time.Time `json:"at"`
+	VCenter string `json:"vcenter"`
+	VM      string `json:"vm_instance_uuid"`
+	Path    string `json:"vm_path"`
+	Moref   string `json:"vm_moref"`
+	// At is when it was written down, by the wall clock, for people; Intend fills it in.
+	At time.Time `json:"at"`
 }
 
 // same says whether two intents are about one thing. Subjects have a random part each, so that they alone are unique.
@@ -42,6 +46,9 @@ func (i Intent) same(o Intent) bool {
 func (s *Store) Intend(ctx context.Context, intents ...Intent) error {
 	return s.update(ctx, "write down what is about to be made", func(now *state) error {
 		for _, i := range intents {
+			if i.At.IsZero() {
+				i.At = s.now().UTC()
+			}
 			if !slices.ContainsFunc(now.Intents, i.same) {
 				now.Intents = append(now.Intents, i)
 			}

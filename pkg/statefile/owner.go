@@ -16,9 +16,10 @@ type Owner struct {
 	PID int    `json:"pid"`
 	// BootID and StartTicks tell the process from a later one with the same pid (/proc/sys/kernel/random/boot_id, and
 	// field 22 of /proc/PID/stat, clock ticks since boot).
-	BootID     string    `json:"boot_id"`
-	StartTicks uint64    `json:"start_ticks"`
-	At         time.Time `json:"at"`
+	BootID     string `json:"boot_id"`
+	StartTicks uint64 `json:"start_ticks"`
+	// At is when it began, by the wall clock, for people: it decides nothing.
+	At time.Time `json:"at"`
 }
 
 // ActiveError says that another run works on the VM.
@@ -38,6 +39,7 @@ func (e *ActiveError) Code() string { return "SF1103" }
 // It never waits: an *ActiveError names the one that works there. What a dead process left is taken over.
 func (s *Store) Acquire(ctx context.Context, vm, run string) error {
 	own, err := self(run)
+	own.At = s.now().UTC()
 	if err != nil {
 		return &Error{SF: "SF1101", Op: "name the own process", Err: err}
 	}
@@ -88,7 +90,7 @@ func self(run string) (Owner, error) {
 		return Owner{}, err
 	}
 	ticks, _, err := startTicks(os.Getpid())
-	return Owner{run, os.Getpid(), strings.TrimSpace(string(boot)), ticks, time.Now().UTC()}, err
+	return Owner{Run: run, PID: os.Getpid(), BootID: strings.TrimSpace(string(boot)), StartTicks: ticks}, err
 }
 
 // alive says whether the process still works. One that has ended and was not waited for does not.

@@ -43,15 +43,15 @@ func (e *RefusedError) Error() string {
 // Code is the code of the error catalogue.
 func (e *RefusedError) Code() string { return "SF1104" }
 
-// Tried gives a *RefusedError when this very secret of the credential was refused in the last 15 min.
+// Tried gives a *RefusedError when this very secret of the credential was refused in the last 15 min by the
+// wall clock. A clock that is set back begins the 15 min anew, one that is set forward ends them.
 func (s *Store) Tried(ctx context.Context, credential, secret string) error {
 	var known refusal
 	err := s.view(ctx, "look for a refused password", func(now *state) error {
 		known = now.Refusals[credential]
 		return nil
 	})
-	age := time.Since(known.At)
-	if err != nil || known.Hash == "" || age < 0 || age >= breakerFor {
+	if err != nil || known.Hash == "" || s.now().Sub(known.At) >= breakerFor {
 		return err
 	}
 	salt, err := hex.DecodeString(known.Salt)
@@ -76,7 +76,7 @@ func (s *Store) Refuse(ctx context.Context, credential, secret, why string) erro
 	return s.update(ctx, "remember a refused password", func(now *state) error {
 		oldest := ""
 		for id, r := range now.Refusals {
-			if time.Since(r.At) >= breakerFor {
+			if s.now().Sub(r.At) >= breakerFor {
 				delete(now.Refusals, id)
 			} else if oldest == "" || r.At.Before(now.Refusals[oldest].At) {
 				oldest = id
@@ -85,7 +85,7 @@ func (s *Store) Refuse(ctx context.Context, credential, secret, why string) erro
 		if len(now.Refusals) >= maxRefusals {
 			delete(now.Refusals, oldest)
 		}
-		now.Refusals[credential] = refusal{hex.EncodeToString(salt[:]), hash, time.Now().UTC(), why}
+		now.Refusals[credential] = refusal{hex.EncodeToString(salt[:]), hash, s.now().UTC(), why}
 		return nil
 	})
 }

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/stillframe/stillframe/pkg/filelock"
 )
 
 // The names in the state folder.
@@ -32,7 +34,6 @@ const (
 // Limits: nobody holds the lock for longer than a write takes, and no file of ours comes near maxBytes.
 const (
 	lockLimit = 10 * time.Second
-	lockPause = 5 * time.Millisecond
 	maxBytes  = 64 << 20
 )
 
@@ -54,10 +55,20 @@ func (e *Error) Code() string { return e.SF }
 
 // Store is the state of one installation. It holds neither lock nor file between calls and needs no closing. It is safe
 // for concurrent use, also by many processes. Each call blocks for at most 10 s and the time of one write to the disk.
-type Store struct{ dir string }
+type Store struct {
+	dir string
+	now func() time.Time
+}
+
+// Options are what a Store can do without.
+type Options struct {
+	// Now is the wall clock, by which stamps are made and aged; nil is this machine's. It may be set back and forward at any
+	// time: what it ages then lasts for its own limit at most, counted from when the clock was found to be set back.
+	Now func() time.Time
+}
 
 // Open makes the folder, readable by its owner only, if it is not there. One of another user is refused.
-func Open(dir string) (*Store, error) {
+func Open(dir string, o Options) (*Store, error) {
 	unusable := func(err error) error { return &Error{SF: "SF1101", Op: "use the state folder " + dir, Err: err} }
 	if !filepath.IsAbs(dir) {
 		return nil, unusable(errors.New("its path is not absolute"))
@@ -75,7 +86,10 @@ func Open(dir string) (*Store, error) {
 	if writable := info.Mode().Perm() & 0o022; writable != 0 {
 		return nil, unusable(fmt.Errorf("others than its owner can write to it (mode %04o): chmod 0700", info.Mode().Perm()))
 	}
-	return &Store{dir}, nil
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Store{dir, o.Now}, nil
 }
 
 // state is the file's content.
@@ -92,6 +106,26 @@ type state struct {
 	Windows map[string]history `json:"windows"`
 }
 
+// notAfter takes what is stamped later than at for stamped at at, and says whether there was any: the clock was set back,
+// so how old it is cannot be known, and it must not last until the clock has caught up. Only stamps that are aged count.
+func (n *state) notAfter(at time.Time) bool {
+	found := false
+	for id, r := range n.Refusals {
+		if r.At.After(at) {
+			r.At, found = at, true
+			n.Refusals[id] = r
+		}
+	}
+	for _, h := range n.Windows {
+		for i := range h.Windows {
+			if h.Windows[i].At.After(at) {
+				h.Windows[i].At, found = at, true
+			}
+		}
+	}
+	return found
+}
+
 // header is the first line of the file; SHA256 is that of the rest.
 type header struct {
 	Format  string `json:"format"`
@@ -99,12 +133,17 @@ type header struct {
 	SHA256  string `json:"sha256"`
 }
 
-// view reads the state.
+// view reads the state. It writes only what a clock that was set back makes necessary.
 func (s *Store) view(ctx context.Context, op string, read func(*state) error) error {
 	return s.locked(ctx, op, func() error {
 		now, err := s.load()
 		if err != nil {
 			return err
+		}
+		if now.notAfter(s.now().UTC()) {
+			if err := s.save(now); err != nil {
+				return err
+			}
 		}
 		return read(now)
 	})
@@ -118,6 +157,7 @@ func (s *Store) update(ctx context.Context, op string, change func(*state) error
 		if err != nil {
 			return err
 		}
+		now.notAfter(s.now().UTC())
 		if err := change(now); err != nil {
 			return err
 		}
@@ -129,7 +169,7 @@ func (s *Store) update(ctx context.Context, op string, change func(*state) error
 func (s *Store) locked(ctx context.Context, op string, do func() error) error {
 	file, err := os.OpenFile(filepath.Join(s.dir, lockName), os.O_RDWR|os.O_CREATE|syscall.O_CLOEXEC, 0o600)
 	if err == nil {
-		err = wait(ctx, file)
+		err = filelock.Wait(ctx, file, lockLimit)
 		if err == nil {
 			err = do()
 		}
@@ -140,31 +180,6 @@ func (s *Store) locked(ctx context.Context, op string, do func() error) error {
 		err = &Error{SF: "SF1101", Op: op + " in the state folder " + s.dir, Err: err}
 	}
 	return err
-}
-
-// wait takes the lock, which is let go when the file is closed.
-func wait(ctx context.Context, file *os.File) error {
-	limit := time.NewTimer(lockLimit)
-	defer limit.Stop()
-	for {
-		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			return fmt.Errorf("lock: %w", err)
-		}
-		pause := time.NewTimer(lockPause)
-		select {
-		case <-pause.C:
-		case <-limit.C:
-			pause.Stop()
-			return fmt.Errorf("lock: another process has held it for %v", lockLimit)
-		case <-ctx.Done():
-			pause.Stop()
-			return fmt.Errorf("lock: %w", context.Cause(ctx))
-		}
-	}
 }
 
 // load reads the file. One that is not there is a new installation.
@@ -235,7 +250,8 @@ func (s *Store) damaged(content []byte, why error) error {
 	sum := sha256.Sum256(content)
 	aside := path + ".damaged-" + hex.EncodeToString(sum[:4])
 	if content != nil {
-		if _, err := os.Stat(aside); errors.Is(err, fs.ErrNotExist) {
+		// One of another size is what a full disk, or the end of a process, left of a copy.
+		if info, err := os.Stat(aside); errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() != int64(len(content)) {
 			if err := os.WriteFile(aside, content, 0o600); err != nil {
 				why = errors.Join(why, fmt.Errorf("keep a copy aside: %w", err))
 			} else {

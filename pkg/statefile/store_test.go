@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 
 // child intends and settles without end, telling each word that was kept; or acquires a VM and waits.
 func child(ctx context.Context, what, dir string) error {
-	s, err := Open(dir)
+	s, err := Open(dir, Options{})
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func ended(t *testing.T, cmd *exec.Cmd) {
 
 func open(t *testing.T, dir string) *Store {
 	t.Helper()
-	s, err := Open(dir)
+	s, err := Open(dir, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func TestManyAtOnceLoseNothing(t *testing.T) {
 	var group sync.WaitGroup
 	for n := range 8 {
 		group.Go(func() {
-			s, err := Open(dir)
+			s, err := Open(dir, Options{})
 			for i := range 5 {
 				err = errors.Join(err, s.Intend(t.Context(), Intent{Kind: Folder, Subject: fmt.Sprint(n, i), VM: fmt.Sprint(n)}))
 			}
@@ -217,7 +217,7 @@ func TestModes(t *testing.T) {
 	if err := os.Chmod(dir, 0o770); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(dir); code(err) != "SF1101" {
+	if _, err := Open(dir, Options{}); code(err) != "SF1101" {
 		t.Errorf("Open of a folder that others write to = %v, want SF1101", err)
 	}
 }
@@ -228,8 +228,8 @@ func TestUnusable(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, dir := range []string{"", "relative", file, filepath.Join(file, "below")} {
-		if _, err := Open(dir); code(err) != "SF1101" {
-			t.Errorf("Open(%q) = %v, want SF1101", dir, err)
+		if _, err := Open(dir, Options{}); code(err) != "SF1101" {
+			t.Errorf("Open(%q, Options{}) = %v, want SF1101", dir, err)
 		}
 	}
 }
@@ -243,7 +243,7 @@ func TestOfAnother(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := Open(dir); code(err) != "SF1101" || !strings.Contains(err.Error(), "another user") {
+	if _, err := Open(dir, Options{}); code(err) != "SF1101" || !strings.Contains(err.Error(), "another user") {
 		t.Errorf("Open of another's folder = %v, want SF1101", err)
 	}
 }
@@ -335,6 +335,32 @@ func TestDamagedFileIsNeverEmptied(t *testing.T) {
 				t.Errorf("the copy aside has %q, %v", got, err)
 			}
 		})
+	}
+}
+
+// A copy that a full disk cut short is no copy: the next look makes it whole, and says where it is.
+func TestDamagedCopyIsWhole(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	s := open(t, dir)
+	path := filepath.Join(dir, fileName)
+	if err := os.WriteFile(path, []byte("not a state file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Begin(t.Context()); code(err) != "SF1102" {
+		t.Fatalf("Begin = %v, want SF1102", err)
+	}
+	asides, err := filepath.Glob(path + ".damaged-*")
+	if err != nil || len(asides) != 1 {
+		t.Fatalf("copies aside: %v, %v, want one", asides, err)
+	}
+	if err := os.Truncate(asides[0], 3); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Begin(t.Context()); code(err) != "SF1102" || !strings.Contains(err.Error(), asides[0]) {
+		t.Errorf("Begin = %v, want SF1102 that names the copy", err)
+	}
+	if got, err := os.ReadFile(asides[0]); err != nil || string(got) != "not a state file" {
+		t.Errorf("the copy aside has %q, %v", got, err)
 	}
 }
 
@@ -455,7 +481,7 @@ func TestWindows(t *testing.T) {
 	for n := range admission.Keep + 3 {
 		w := admission.Sample{
 			At: at.Add(time.Duration(n) * time.Hour), Freeze: 120 * time.Millisecond, Snapshot: time.Duration(n) * time.Second,
-			Thaw: 15 * time.Millisecond, Late: n%2 == 0, Road: "guestops", Channel: "direct",
+			Thaw: 15 * time.Millisecond, Late: n%2 == 0, Road: "guestops", Channel: "direct", Via: admission.ThroughHost,
 		}
 		want = append(want, w)
 		if err := s.Record(t.Context(), "vm", w); err != nil {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/stillframe/stillframe/pkg/admission"
+	"github.com/stillframe/stillframe/pkg/freezewindow"
 )
 
 // maxVMs bounds how many VMs are remembered; those not seen for longest are forgotten first.
@@ -23,15 +24,20 @@ type window struct {
 	ThawSeconds     float64   `json:"thaw_seconds"`
 	Late            bool      `json:"late,omitempty"`
 	HoldTimeout     bool      `json:"hold_timeout,omitempty"`
+	Mode            string    `json:"mode,omitempty"`
 	Road            string    `json:"road"`
 	Channel         string    `json:"channel"`
+	Via             string    `json:"via,omitempty"`
 }
 
-// Record adds a window of the VM with this instance UUID.
+// Record adds a window of the VM with this instance UUID. One without a time is stamped now.
 func (s *Store) Record(ctx context.Context, vm string, w admission.Sample) error {
+	if w.At.IsZero() {
+		w.At = s.now()
+	}
 	return s.update(ctx, "remember a window", func(now *state) error {
 		all := append(now.Windows[vm].Windows, window{
-			w.At.UTC(), w.Freeze.Seconds(), w.Snapshot.Seconds(), w.Thaw.Seconds(), w.Late, w.HoldTimeout, w.Road, w.Channel,
+			w.At.UTC(), w.Freeze.Seconds(), w.Snapshot.Seconds(), w.Thaw.Seconds(), w.Late, w.HoldTimeout, string(w.Mode), w.Road, w.Channel, string(w.Via),
 		})
 		now.Windows[vm] = history{all[max(0, len(all)-admission.Keep):]}
 		if len(now.Windows) > maxVMs {
@@ -64,7 +70,8 @@ func (s *Store) Windows(ctx context.Context, vm string) ([]admission.Sample, err
 		for _, w := range now.Windows[vm].Windows {
 			out = append(out, admission.Sample{
 				At: w.At, Freeze: duration(w.FreezeSeconds), Snapshot: duration(w.SnapshotSeconds), Thaw: duration(w.ThawSeconds),
-				Late: w.Late, HoldTimeout: w.HoldTimeout, Road: w.Road, Channel: w.Channel,
+				Late: w.Late, HoldTimeout: w.HoldTimeout, Mode: freezewindow.Mode(w.Mode), Road: w.Road, Channel: w.Channel,
+				Via: admission.SnapshotRoad(w.Via),
 			})
 		}
 		return nil

@@ -19,6 +19,8 @@ import (
 	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/stillframe/stillframe/internal/failpoint"
 )
 
 const (
@@ -41,6 +43,9 @@ var (
 	errRedirect       = errors.New("redirected elsewhere")
 )
 
+// hostAgent is the API type of a single ESXi host.
+const hostAgent = "HostAgent"
+
 // Options say which vCenter or ESXi host, what makes its certificate trusted, whose account.
 type Options struct {
 	// URL is the SDK's address; the path defaults to /sdk. Its user is used only when Login is nil. http is accepted only
@@ -58,6 +63,10 @@ type Options struct {
 	MaxConns int
 	// Agent is the HTTP user agent.
 	Agent string
+	// Observer hears of calls and tasks; nil is nobody.
+	Observer Observer
+	// Now is the wall clock by which certificates are judged; nil is this machine's. A pinned one is not judged by it.
+	Now func() time.Time
 }
 
 func (o *Options) check() error {
@@ -94,7 +103,11 @@ type Endpoint struct {
 	loginSlot  chan struct{} // one login at a time
 	generation atomic.Int64  // counts logins
 	calls      atomic.Int64
-	prefix     string // of operation ids, so that vpxd.log can be joined
+	observer   Observer
+	down       atomic.Bool // what the last answer said of the session
+	perfMu     sync.Mutex
+	perf       map[string]int32 // ids of performance counters by their names
+	prefix     string           // of operation ids, so that vpxd.log can be joined
 
 	keeper  *keepalive.HandlerSOAP
 	stop    context.CancelFunc
@@ -103,7 +116,7 @@ type Endpoint struct {
 }
 
 // Open connects, logs in once, starts to keep the session alive. It blocks for at most ctx or about 70 s. A wrong password
-// is SF2001 after exactly one attempt, an untrusted certificate SF2003, an address without answer SF2004, settings that
+// is SF2001 after exactly one attempt, an untrusted certificate SF2003, one that is not valid now SF2011, an address without answer SF2004, settings that
 // cannot be used SF1003.
 func Open(ctx context.Context, o Options) (*Endpoint, error) {
 	if err := o.check(); err != nil {
@@ -113,6 +126,7 @@ func Open(ctx context.Context, o Options) (*Endpoint, error) {
 	if err != nil {
 		return nil, &Error{Op: "open vSphere endpoint", SF: "SF1003", Err: err}
 	}
+	t.now = o.Now
 	e := newEndpoint(&o, t)
 	if err := e.connect(ctx, &o); err != nil {
 		e.transport.CloseIdleConnections()
@@ -131,7 +145,7 @@ func newEndpoint(o *Options, t trust) *Endpoint {
 	rand.Read(id) // never fails (crypto/rand)
 	return &Endpoint{
 		host: o.URL.Host, trust: t, account: &credential{source: source}, loginSlot: make(chan struct{}, 1),
-		prefix: "stillframe-" + rand.Text()[:8] + "-",
+		prefix: "stillframe-" + rand.Text()[:8] + "-", observer: o.Observer,
 	}
 }
 
@@ -149,7 +163,9 @@ func (e *Endpoint) connect(ctx context.Context, o *Options) error {
 	e.files = &http.Client{Transport: e.transport, CheckRedirect: refuseRedirect}
 	ctx, cancel := context.WithTimeoutCause(ctx, callLimit, errCallLimit)
 	defer cancel()
+	failpoint.Before("vsphere", "RetrieveServiceContent")
 	vim, err := vim25.NewClient(ctx, client)
+	failpoint.After("vsphere", "RetrieveServiceContent")
 	if err != nil {
 		return failure("connect to", e.host, err)
 	}
@@ -282,6 +298,9 @@ type once struct{ e *Endpoint }
 
 // RoundTrip implements soap.RoundTripper.
 func (o once) RoundTrip(ctx context.Context, req, res soap.HasFault) error {
+	if err := refused(ctx); err != nil {
+		return err
+	}
 	limit := callLimit
 	if _, ok := req.(*methods.WaitForUpdatesExBody); ok {
 		limit = waitLimit
@@ -289,7 +308,11 @@ func (o once) RoundTrip(ctx context.Context, req, res soap.HasFault) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errCallLimit)
 	defer cancel()
 	ctx = context.WithValue(ctx, types.ID{}, o.e.prefix+strconv.FormatInt(o.e.calls.Add(1), 10))
-	return o.e.vim.Client.RoundTrip(ctx, req, res)
+	failpoint.Before("vsphere", req)
+	err := o.e.vim.Client.RoundTrip(ctx, req, res)
+	failpoint.After("vsphere", req)
+	o.e.heard(ctx, req, err)
+	return err
 }
 
 // steady logs in again, once, when the session is gone: such a call has not been carried out. It repeats only reads, after

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/types"
@@ -28,6 +29,10 @@ func TestOpenTrust(t *testing.T) {
 		{"system roots", func(o *Options) { o.Thumbprint = "" }, "SF2003"},
 		{"wrong thumbprint", func(o *Options) { o.Thumbprint = wrong }, "SF2003"},
 		{"wrong SHA-1 thumbprint", func(o *Options) { o.Thumbprint = wrong[:40] }, "SF2003"},
+		{"CA file, before its dates", func(o *Options) { o.Thumbprint, o.CAFile, o.Now = "", w.caFile(), off(-100*year) }, "SF2011"},
+		{"CA file, after its dates", func(o *Options) { o.Thumbprint, o.CAFile, o.Now = "", w.caFile(), off(100*year) }, "SF2011"},
+		{"thumbprint, which has no dates", func(o *Options) { o.Now = off(100 * year) }, ""},
+		{"wrong thumbprint, after its dates", func(o *Options) { o.Thumbprint, o.Now = wrong, off(100*year) }, "SF2003"},
 		{"thumbprint cut short", func(o *Options) { o.Thumbprint = wrong[:50] }, "SF1003"},
 		{"two trust roots", func(o *Options) { o.CAFile = "x" }, "SF1003"},
 		{"no account", func(o *Options) { o.Login = nil }, "SF1002"},
@@ -60,8 +65,40 @@ func TestOpenTrust(t *testing.T) {
 			}
 		})
 	}
-	if got, want := w.count("Logout"), 4; got != want {
+	if got, want := w.count("Logout"), 5; got != want {
 		t.Errorf("%d logouts, want %d", got, want)
+	}
+}
+
+// year is far from every date of httptest's certificate when there are a hundred of it.
+const year = 365 * 24 * time.Hour
+
+// off is a wall clock that differs from this machine's by d.
+func off(d time.Duration) func() time.Time {
+	return func() time.Time { return time.Now().Add(d) }
+}
+
+// TestHostOutsideOfItsDates: guest transfers go to a host, whose certificate is judged by the same clock, unless vCenter
+// tells its thumbprint.
+func TestHostOutsideOfItsDates(t *testing.T) {
+	w := newWorld(t, nil)
+	endpoint, err := newTrust(w.caFile(), "", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	endpoint.now = off(-100 * year)
+	for thumbprint, want := range map[string]string{"": "SF2011", strings.Repeat("ab", 32): "SF2011", w.sha1(): ""} {
+		host, err := endpoint.forHost(thumbprint)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = probe(t.Context(), host, w.options().URL.Host)
+		if want == "" && err != nil {
+			t.Errorf("thumbprint %q: %v", thumbprint, err)
+		}
+		if want != "" {
+			wantCode(t, err, want)
+		}
 	}
 }
 

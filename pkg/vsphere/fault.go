@@ -295,7 +295,8 @@ func (r reading) failed(op, subject string, err error) *Error {
 	return &Error{Op: op, Subject: subject, SF: r.code, Fault: r.fault, MessageKeys: r.keys, Err: err}
 }
 
-// transportCode tells an untrusted certificate from everything else that keeps an answer away.
+// transportCode tells an untrusted certificate, and one that is not valid at this time, from everything else that keeps an
+// answer away.
 func transportCode(err error) string {
 	var (
 		pin       *pinError
@@ -304,6 +305,9 @@ func transportCode(err error) string {
 		name      x509.HostnameError
 		invalid   x509.CertificateInvalidError
 	)
+	if errors.As(err, &invalid) && invalid.Reason == x509.Expired { // "not yet" is the same reason
+		return "SF2011"
+	}
 	if errors.As(err, &pin) || errors.As(err, &verify) || errors.As(err, &authority) || errors.As(err, &name) ||
 		errors.As(err, &invalid) {
 		return "SF2003"

@@ -17,7 +17,6 @@ import (
 )
 
 const (
-	maxNear      = 5
 	maxAmbiguous = 20 // namesakes whose paths are read
 	maxDepth     = 64 // of the inventory tree
 )
@@ -68,7 +67,7 @@ var (
 func vmPaths() []string {
 	return []string{
 		"name", "config.uuid", "config.instanceUuid", "config.template", "runtime.powerState", "runtime.connectionState",
-		"runtime.consolidationNeeded", "guest.guestFamily", "guest.toolsRunningStatus", "guest.ipAddress", "guest.net",
+		"runtime.consolidationNeeded", "guest.guestFamily", "guest.guestId", "config.guestId", "guest.toolsRunningStatus", "guest.ipAddress", "guest.net",
 	}
 }
 
@@ -161,6 +160,14 @@ func display(name string) string {
 	return name
 }
 
+func displayed(all []named) []string {
+	names := make([]string, len(all))
+	for i, n := range all {
+		names[i] = display(n.name)
+	}
+	return names
+}
+
 // byName searches all VMs by name. A query with slashes is the end of a path.
 func (e *Endpoint) byName(ctx context.Context, query string) (*types.ManagedObjectReference, error) {
 	all, err := e.names(ctx)
@@ -184,7 +191,7 @@ func (e *Endpoint) byName(ctx context.Context, query string) (*types.ManagedObje
 	}
 	switch len(hits) {
 	case 0:
-		return nil, &NotFoundError{Query: query, Near: near(last, all)}
+		return nil, &NotFoundError{Query: query, Near: inventory.Near(last, displayed(all))}
 	case 1:
 		return &hits[0].ref, nil
 	}
@@ -236,6 +243,7 @@ func (e *Endpoint) describe(ctx context.Context, ref types.ManagedObjectReferenc
 		InstanceUUID: text(p, "config.instanceUuid"), UUID: text(p, "config.uuid"),
 		PowerState: text(p, "runtime.powerState"), Template: value[bool](p, "config.template"),
 		ConnectionState: text(p, "runtime.connectionState"), GuestFamily: text(p, "guest.guestFamily"),
+		GuestID:             cmp.Or(text(p, "guest.guestId"), text(p, "config.guestId")),
 		ToolsRunning:        text(p, "guest.toolsRunningStatus") == string(types.VirtualMachineToolsRunningStatusGuestToolsRunning),
 		Addresses:           addresses(p),
 		ConsolidationNeeded: value[bool](p, "runtime.consolidationNeeded"),
@@ -296,53 +304,4 @@ func (e *Endpoint) path(ctx context.Context, ref types.ManagedObjectReference) (
 		ref = parent
 	}
 	return path, nil
-}
-
-// near picks names that resemble query: they contain it, are contained in it, or differ by at most two letters.
-func near(query string, all []named) []string {
-	query = strings.ToLower(query)
-	type miss struct {
-		name     string
-		distance int
-	}
-	var misses []miss
-	for _, n := range all {
-		name := display(n.name)
-		low := strings.ToLower(name)
-		d := distance(query, low)
-		if d > 2 && (len(query) < 3 || !strings.Contains(low, query)) && (len(low) < 3 || !strings.Contains(query, low)) {
-			continue
-		}
-		misses = append(misses, miss{name, d})
-	}
-	slices.SortFunc(misses, func(a, b miss) int {
-		return cmp.Or(cmp.Compare(a.distance, b.distance), cmp.Compare(a.name, b.name))
-	})
-	var names []string
-	for _, m := range misses {
-		if len(names) < maxNear && !slices.Contains(names, m.name) {
-			names = append(names, m.name)
-		}
-	}
-	return names
-}
-
-// distance is Levenshtein's, in bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }

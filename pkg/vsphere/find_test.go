@@ -27,7 +27,7 @@ func rename(t *testing.T, e *Endpoint, ref types.ManagedObjectReference, name st
 	t.Helper()
 	res, err := methods.Rename_Task(t.Context(), e.vim, &types.Rename_Task{This: ref, NewName: name})
 	if err == nil {
-		err = e.finish(t.Context(), res.Returnval)
+		err = e.finish(t.Context(), "", res.Returnval)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -87,16 +87,5 @@ func TestFind(t *testing.T) {
 	}
 	if a, b := w.count("CreateContainerView"), w.count("DestroyView"); a != b {
 		t.Errorf("%d views made, %d destroyed", a, b)
-	}
-}
-
-func TestDistance(t *testing.T) {
-	for _, c := range []struct {
-		a, b string
-		want int
-	}{{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"web-01", "web-02", 1}, {"kitten", "sitting", 3}, {"ab", "ba", 2}} {
-		if got := distance(c.a, c.b); got != c.want {
-			t.Errorf("distance(%q, %q) = %d, want %d", c.a, c.b, got, c.want)
-		}
 	}
 }

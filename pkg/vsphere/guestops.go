@@ -207,7 +207,7 @@ func (g *GuestOps) Start(ctx context.Context, path string, args, env []string) (
 }
 
 func (g *GuestOps) windows() bool {
-	return g.vm.GuestFamily == string(types.VirtualMachineGuestOsFamilyWindowsGuest)
+	return g.vm.System() == inventory.Windows
 }
 
 // Wait waits for the end of a process that Start started, asking 50 ms to 500 ms apart, until ctx ends. Exit codes age out

@@ -3,6 +3,7 @@ package vsphere
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
@@ -52,6 +53,9 @@ func table() []row {
 		{"snapshot_disabled", "snapshots are not disabled", "SF2124", judgeDisabled},
 		{"datastore_state", "every datastore is accessible and not in maintenance", "SF2121", judgeDatastoreState},
 		{"datastore_space", "every datastore has 10 GiB and 10 % of the VM's disks free", "SF2121", judgeDatastoreSpace},
+		{"cpu_ready", "the VM's CPUs wait for less than 10 % of the time", "SF2131", judgeReady},
+		{"host_load", "the host has CPU and memory to spare", "SF2132", judgeHost},
+		{"datastore_latency", "the VM's disks answer within 30 ms", "SF2133", judgeLatency},
 		{"privileges", "the account has every privilege that a run needs", "SF2101", judgePrivileges},
 		{inventory.CheckRunningTask, "no task runs on the VM", "SF2120", judgeTask},
 	}
@@ -61,13 +65,13 @@ func table() []row {
 func Checks() []inventory.Check {
 	var all []inventory.Check
 	for _, r := range table() {
-		all = append(all, inventory.Check{ID: r.id, Title: r.title, Code: r.code})
+		all = append(all, inventory.Check{ID: r.id, Title: r.title, Code: r.code, Gate: slices.Contains(inventory.Gates(), r.id)})
 	}
 	return all
 }
 
-// Preflight answers every row of the table for one VM with two calls: one read of the VM with its datastores and recent
-// tasks, one question for privileges. It changes nothing. Never call it inside a freeze window. A row whose properties may
+// Preflight answers every row of the table for one VM with three calls: one read of the VM with its host, datastores and
+// recent tasks, one question for privileges, one for performance counters, whose ids cost one more call the first time. It changes nothing. Never call it inside a freeze window. A row whose properties may
 // not be read is unknown; the error is for calls that had no answer at all.
 func (e *Endpoint) Preflight(ctx context.Context, vm inventory.VM) ([]inventory.Check, error) {
 	v, err := e.read(ctx, vmRef(vm.Moref))
@@ -77,6 +81,7 @@ func (e *Endpoint) Preflight(ctx context.Context, vm inventory.VM) ([]inventory.
 	if err := v.ask(ctx, e, vm); err != nil {
 		return nil, failure("ask for privileges on VM", vm.Name, err)
 	}
+	v.measure(ctx, e, vm)
 	checks := Checks()
 	for i, r := range table() {
 		f := r.judge(v)
@@ -90,7 +95,9 @@ type view struct {
 	vm         map[string]any
 	refused    []string // the VM's properties that are missing because they may not be read
 	datastores map[types.ManagedObjectReference]map[string]any
+	host       map[string]any
 	tasks      []types.TaskInfo
+	load       load
 	session    string
 	// missing are privileges that the session lacks; asked is false when vCenter did not say, for the reason why.
 	missing []Lack
@@ -104,6 +111,7 @@ func preflightPaths() []string {
 		"config.extraConfig", "config.ftInfo", "config.hardware.device", "config.keyId", "config.template", "disabledMethod",
 		"guest.guestOperationsReady", "guest.toolsRunningStatus", "guest.toolsVersionStatus2", "runtime.connectionState",
 		"runtime.consolidationNeeded", "runtime.faultToleranceState", "runtime.powerState", "runtime.question", "snapshot",
+		"summary.config.numCpu", "summary.quickStats.balloonedMemory", "summary.quickStats.swappedMemory",
 		"summary.quickStats.uptimeSeconds",
 	}
 }
@@ -115,12 +123,14 @@ func (e *Endpoint) read(ctx context.Context, vm types.ManagedObjectReference) (*
 			{Obj: vm, SelectSet: []types.BaseSelectionSpec{
 				&types.TraversalSpec{Type: "VirtualMachine", Path: "datastore"},
 				&types.TraversalSpec{Type: "VirtualMachine", Path: "recentTask"},
+				&types.TraversalSpec{Type: "VirtualMachine", Path: "runtime.host"},
 			}},
 			{Obj: *e.vim.ServiceContent.SessionManager},
 		},
 		PropSet: []types.PropertySpec{
 			{Type: "VirtualMachine", PathSet: preflightPaths()},
 			{Type: "Datastore", PathSet: []string{"name", "summary"}},
+			{Type: "HostSystem", PathSet: []string{"summary.hardware", "summary.quickStats"}},
 			{Type: "Task", PathSet: []string{"info"}},
 			{Type: "SessionManager", PathSet: []string{"currentSession"}},
 		},
@@ -139,6 +149,8 @@ func (e *Endpoint) read(ctx context.Context, vm types.ManagedObjectReference) (*
 			}
 		case "Datastore":
 			v.datastores[key(o.Obj)] = p
+		case "HostSystem":
+			v.host = p
 		case "Task":
 			v.tasks = append(v.tasks, value[types.TaskInfo](p, "info"))
 		case "SessionManager":

@@ -6,10 +6,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/stillframe/stillframe/pkg/advice"
 	"github.com/stillframe/stillframe/pkg/inventory"
+	"github.com/stillframe/stillframe/pkg/lab/vcenter"
 )
 
 // wellView is a VM of which nothing is to be said.
@@ -44,7 +46,11 @@ func wellView() *view {
 		datastores: map[types.ManagedObjectReference]map[string]any{store: {
 			"name": "fast", "summary": types.DatastoreSummary{Accessible: true, FreeSpace: 20 << 30, MaintenanceMode: "normal"},
 		}},
-		asked: true,
+		asked: true, load: load{ready: []int64{100, 300}, latency: []int64{2, 4}},
+		host: map[string]any{
+			"summary.hardware":   types.HostHardwareSummary{CpuMhz: 2000, NumCpuCores: 10, MemorySize: 100 << 30},
+			"summary.quickStats": types.HostListSummaryQuickStats{OverallCpuUsage: 17999, OverallMemoryUsage: 94 << 10},
+		},
 	}
 }
 
@@ -131,14 +137,29 @@ func TestRows(t *testing.T) {
 		"operations of an off VM": {"guest_operations", put("runtime.powerState", types.VirtualMachinePowerStatePoweredOff), unclear, "not powered on"},
 		"just booted":             {"guest_uptime", put("summary.quickStats.uptimeSeconds", int32(599)), warned, "9m59s"},
 		"uptime not told":         {"guest_uptime", put("summary.quickStats.uptimeSeconds", int32(0)), unclear, "uptimeSeconds"},
-		"FT primary":              {"fault_tolerance", put("runtime.faultToleranceState", types.VirtualMachineFaultToleranceStateRunning), failed, "running"},
-		"FT by configuration":     {"fault_tolerance", put("config.ftInfo", types.FaultToleranceConfigInfo{Role: 2}), failed, "group"},
-		"FT not told":             {"fault_tolerance", refuse("runtime.faultToleranceState"), unclear, "faultToleranceState"},
-		"bus shared":              {"shared_bus", func(v *view) { v.add(sharedBus()) }, failed, "physicalSharing"},
-		"NVMe bus shared":         {"shared_bus", func(v *view) { v.add(&types.VirtualNVMEController{SharedBus: "physicalSharing"}) }, failed, "physicalSharing"},
-		"multi-writer":            {"shared_bus", func(v *view) { v.backing().Sharing = "sharingMultiWriter" }, failed, "Hard disk 1 has sharingMultiWriter"},
-		"buses not told":          {"shared_bus", gone, unclear, devicePath},
-		"only disk independent":   {"disks", func(v *view) { v.backing().DiskMode = "independent_persistent" }, failed, "Hard disk 1"},
+		"CPUs wait":               {"cpu_ready", func(v *view) { v.load.ready = []int64{1000, 3000} }, warned, "10.0 %"},
+		"each of 4 CPUs waits": {"cpu_ready", func(v *view) {
+			v.load.ready = []int64{8000}
+			v.vm["summary.config.numCpu"] = int32(4)
+		}, warned, "each of its 4 virtual CPUs waited for a real one for 10.0 %"},
+		"4 CPUs share the wait": {"cpu_ready", func(v *view) { v.load.ready, v.vm["summary.config.numCpu"] = []int64{7999}, int32(4) }, ok, ""},
+		"no counters":           {"cpu_ready", func(v *view) { v.load = load{why: "may not"} }, unclear, "may not"},
+		"no values yet":         {"datastore_latency", func(v *view) { v.load = load{} }, unclear, "no values"},
+		"disks slow":            {"datastore_latency", func(v *view) { v.load.latency = []int64{10, 50} }, warned, "30 ms"},
+		"CPUs of the host busy": {"host_load", func(v *view) { v.host["summary.quickStats"] = types.HostListSummaryQuickStats{OverallCpuUsage: 18000} }, warned, "90 %"},
+		"memory of the host used": {"host_load", func(v *view) {
+			v.host["summary.quickStats"] = types.HostListSummaryQuickStats{OverallMemoryUsage: 95 << 10}
+		}, warned, "95 %"},
+		"ballooned":             {"host_load", put("summary.quickStats.balloonedMemory", int32(64)), warned, "64 MiB"},
+		"host not told":         {"host_load", func(v *view) { v.host = nil }, unclear, "quickStats of the host"},
+		"FT primary":            {"fault_tolerance", put("runtime.faultToleranceState", types.VirtualMachineFaultToleranceStateRunning), failed, "running"},
+		"FT by configuration":   {"fault_tolerance", put("config.ftInfo", types.FaultToleranceConfigInfo{Role: 2}), failed, "group"},
+		"FT not told":           {"fault_tolerance", refuse("runtime.faultToleranceState"), unclear, "faultToleranceState"},
+		"bus shared":            {"shared_bus", func(v *view) { v.add(sharedBus()) }, failed, "physicalSharing"},
+		"NVMe bus shared":       {"shared_bus", func(v *view) { v.add(&types.VirtualNVMEController{SharedBus: "physicalSharing"}) }, failed, "physicalSharing"},
+		"multi-writer":          {"shared_bus", func(v *view) { v.backing().Sharing = "sharingMultiWriter" }, failed, "Hard disk 1 has sharingMultiWriter"},
+		"buses not told":        {"shared_bus", gone, unclear, devicePath},
+		"only disk independent": {"disks", func(v *view) { v.backing().DiskMode = "independent_persistent" }, failed, "Hard disk 1"},
 		"another disk independent": {"disks", func(v *view) {
 			v.add(diskOf(&types.VirtualDiskSeSparseBackingInfo{DiskMode: "independent_nonpersistent"}))
 		}, warned, "nonpersistent"},
@@ -289,7 +310,7 @@ func TestPreflight(t *testing.T) {
 		switch c.ID {
 		case "power":
 			want = failed
-		case "tools", "guest_operations", "guest_uptime":
+		case "tools", "guest_operations", "guest_uptime", "cpu_ready", "datastore_latency":
 			want = unclear
 		}
 		if c.Status != want {
@@ -308,4 +329,51 @@ func TestPreflight(t *testing.T) {
 	vm.Moref = "vm-999999"
 	_, err = e.Preflight(t.Context(), vm)
 	wantCode(t, err, "SF2006")
+}
+
+// TestLoad asks the lab for the load of VMs that run, with one call more than for others, two at the first time.
+func TestLoad(t *testing.T) {
+	s := startLab(t, vcenter.Options{Hosts: 2, VMs: []vcenter.VM{
+		{Name: "calm"},
+		{Name: "starved", Conditions: []string{"cpu_starved"}},
+		{Name: "slow", Conditions: []string{"datastore_slow"}},
+		{Name: "busy", Host: "DC0_C0_H1", Conditions: []string{"host_busy", "swapped"}},
+	}})
+	e := labEndpoint(t, s.URL(), s.Thumbprint())
+	for i, c := range []struct{ vm, warned string }{{"calm", ""}, {"starved", "cpu_ready"}, {"slow", "datastore_latency"}, {"busy", "host_load"}} {
+		vm, err := e.Find(t.Context(), c.vm)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.TakeCalls()
+		checks, err := e.Preflight(t.Context(), vm)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]int{"RetrievePropertiesEx": 1, "HasPrivilegeOnEntities": 1, "QueryPerf": 1}
+		if i == 0 {
+			want["RetrievePropertiesEx"] = 2 // the ids of the counters
+		}
+		if diff := cmp.Diff(want, calls(s)); diff != "" {
+			t.Errorf("%s: calls (-want +got):\n%s", c.vm, diff)
+		}
+		for _, check := range checks {
+			if bad := check.Status != ok; bad != (check.ID == c.warned) || bad && check.Status != warned {
+				t.Errorf("%s: %s = %v %q, want a warning of %q only", c.vm, check.ID, check.Status, check.Evidence, c.warned)
+			}
+		}
+	}
+}
+
+// TestGates holds the list of gates to the table.
+func TestGates(t *testing.T) {
+	var found []string
+	for _, c := range Checks() {
+		if c.Gate {
+			found = append(found, c.ID)
+		}
+	}
+	if !slices.Equal(found, inventory.Gates()) {
+		t.Errorf("gates of the table are %q, want %q", found, inventory.Gates())
+	}
 }

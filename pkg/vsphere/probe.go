@@ -9,8 +9,6 @@ import (
 	"net"
 	"time"
 
-	"github.com/vmware/govmomi/vim25/types"
-
 	"github.com/stillframe/stillframe/pkg/inventory"
 )
 
@@ -25,7 +23,8 @@ type Probe struct {
 
 var errNoHost = errors.New("vCenter does not say which host runs the VM")
 
-// Probe connects once more to the endpoint itself, under its own trust. An untrusted certificate is SF2003, no answer SF2004.
+// Probe connects once more to the endpoint itself, under its own trust. An untrusted certificate is SF2003, one that is not
+// valid now SF2011, no answer SF2004.
 func (e *Endpoint) Probe(ctx context.Context) (Probe, error) {
 	u := e.vim.URL()
 	address := net.JoinHostPort(u.Hostname(), port(u))
@@ -38,30 +37,18 @@ func (e *Endpoint) Probe(ctx context.Context) (Probe, error) {
 // ProbeHost connects to the ESXi host that guest file transfers of the VM go to, under the trust that they use. A direct
 // ESXi endpoint is that host itself. An untrusted certificate is SF2003, no answer SF3612.
 func (e *Endpoint) ProbeHost(ctx context.Context, vm inventory.VM) (Probe, error) {
-	if e.vim.ServiceContent.About.ApiType == "HostAgent" {
+	if e.IsHost() {
 		return e.Probe(ctx)
 	}
-	p, err := e.properties(ctx, vmRef(vm.Moref), "runtime.host")
+	host, err := e.HostOf(ctx, vm)
 	if err != nil {
-		return Probe{}, failure("look for the host of", vm.Name, err)
+		return Probe{}, err
 	}
-	host, ok := p["runtime.host"].(types.ManagedObjectReference)
-	if !ok {
-		return Probe{}, &Error{Op: "look for the host of", Subject: vm.Name, SF: "SF3612", Err: errNoHost}
-	}
-	p, err = e.properties(ctx, host, "summary.config.name", "summary.config.sslThumbprint")
-	if err != nil {
-		return Probe{}, failure("look for the host of", vm.Name, err)
-	}
-	trust, err := e.trust.forHost(text(p, "summary.config.sslThumbprint"))
+	trust, err := e.trust.forHost(host.Thumbprint)
 	if err != nil {
 		return Probe{}, failure("read the thumbprint of the host of", vm.Name, err)
 	}
-	address := text(p, "summary.config.name")
-	if _, _, err := net.SplitHostPort(address); err != nil {
-		address = net.JoinHostPort(address, "443") // summary.config.port is another one, 902
-	}
-	found, err := probe(ctx, trust, address)
+	found, err := probe(ctx, trust, host.Address)
 	var known *Error
 	if errors.As(err, &known) && known.SF == "SF2004" {
 		known.SF = "SF3612"

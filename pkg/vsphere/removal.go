@@ -93,9 +93,15 @@ func (s *Snapshotter) removeOnce(ctx context.Context, snap inventory.Snapshot) (
 		RemoveChildren: false, Consolidate: &consolidate,
 	})
 	if err == nil {
-		err = s.e.finish(ctx, res.Returnval)
+		err = s.e.finish(ctx, "remove_snapshot", res.Returnval)
 	}
 	return err == nil, err
+}
+
+// Consolidate merges disks of a VM that need it, and says whether they still do. An error without a need is about the look.
+// It waits for the tasks, however long, until ctx ends; never call it while a snapshot of the VM is made or removed.
+func (s *Snapshotter) Consolidate(ctx context.Context, vm inventory.VM) (needed bool, err error) {
+	return s.consolidate(ctx, vm.Moref)
 }
 
 // consolidate reads runtime.consolidationNeeded, then tries ConsolidateVMDisks_Task a few times. It says what is left.
@@ -120,20 +126,22 @@ func (s *Snapshotter) consolidate(ctx context.Context, vm string) (needed bool, 
 		}
 		res, callErr := methods.ConsolidateVMDisks_Task(ctx, s.e.vim, &types.ConsolidateVMDisks_Task{This: vmRef(vm)})
 		if callErr == nil {
-			callErr = s.e.finish(ctx, res.Returnval)
+			callErr = s.e.finish(ctx, "consolidate_disks", res.Returnval)
 		}
 		err = callErr
 	}
 }
 
-// finish waits for a task outside windows by reading it, 50 ms to 1 s apart. It gives the task's error.
-func (e *Endpoint) finish(ctx context.Context, task types.ManagedObjectReference) error {
+// finish waits for a task outside windows by reading it, 50 ms to 1 s apart. It gives the task's error; kind is what an
+// observer calls the task.
+func (e *Endpoint) finish(ctx context.Context, kind string, task types.ManagedObjectReference) error {
 	for wait := taskPollFirst; ; wait = min(2*wait, taskPollLast) {
 		p, err := e.properties(ctx, task, "info")
 		if err != nil {
 			return err
 		}
 		info := value[types.TaskInfo](p, "info")
+		e.ended(kind, info)
 		if info.State == types.TaskInfoStateSuccess || info.State == types.TaskInfoStateError {
 			return taskError(info)
 		}

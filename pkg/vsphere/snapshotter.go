@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http/httptrace"
 	"strconv"
 	"strings"
@@ -137,6 +138,7 @@ func (p *Prepared) Create(ctx context.Context, accepted func(task string)) (inve
 	if err := taskError(info); err != nil {
 		return inventory.Snapshot{}, timing, p.failed(err, lostSight(err))
 	}
+	p.watcher.e.ended("create_snapshot", info)
 	ref, ok := info.Result.(types.ManagedObjectReference)
 	if !ok {
 		return inventory.Snapshot{}, timing, p.failed(errNoSnapshot, true)
@@ -240,14 +242,24 @@ func (s *Snapshotter) list(ctx context.Context, vm string) ([]inventory.Snapshot
 		return nil, err
 	}
 	var all []inventory.Snapshot
-	level := value[types.VirtualMachineSnapshotInfo](p, "snapshot").RootSnapshotList
-	for len(level) > 0 {
-		var next []types.VirtualMachineSnapshotTree
-		for _, node := range level {
-			all = append(all, inventory.Snapshot{Name: node.Name, Moref: node.Snapshot.Value, VM: vm})
-			next = append(next, node.ChildSnapshotList...)
-		}
-		level = next
+	for node := range nodes(value[types.VirtualMachineSnapshotInfo](p, "snapshot")) {
+		all = append(all, inventory.Snapshot{Name: node.Name, Moref: node.Snapshot.Value, VM: vm})
 	}
 	return all, nil
+}
+
+// nodes are all snapshots of a VM, parents before children.
+func nodes(info types.VirtualMachineSnapshotInfo) iter.Seq[types.VirtualMachineSnapshotTree] {
+	return func(yield func(types.VirtualMachineSnapshotTree) bool) {
+		for level := info.RootSnapshotList; len(level) > 0; {
+			var next []types.VirtualMachineSnapshotTree
+			for _, node := range level {
+				if !yield(node) {
+					return
+				}
+				next = append(next, node.ChildSnapshotList...)
+			}
+			level = next
+		}
+	}
 }

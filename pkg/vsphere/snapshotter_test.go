@@ -18,6 +18,7 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/stillframe/stillframe/pkg/inventory"
+	"github.com/stillframe/stillframe/pkg/lab/vcenter"
 )
 
 const snapshotName = "stillframe-test-1"
@@ -405,5 +406,23 @@ func TestWatchersLeaveNothing(t *testing.T) {
 	}
 	if a, b := s.count("CreatePropertyCollector"), s.count("DestroyPropertyCollector"); a != 3 || b != 3 {
 		t.Errorf("%d collectors made, %d destroyed, want 3 of each", a, b)
+	}
+}
+
+// TestConsolidate merges the disks of a VM that needs it; one that does not is left alone.
+func TestConsolidate(t *testing.T) {
+	sim := startLab(t, vcenter.Options{VMs: []vcenter.VM{{Name: "needs", Conditions: []string{"consolidation_needed"}}, {Name: "fine"}}})
+	e := labEndpoint(t, sim.URL(), sim.Thumbprint())
+	for _, name := range []string{"needs", "fine"} {
+		vm, err := e.Find(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if needed, err := NewSnapshotter(e).Consolidate(t.Context(), vm); err != nil || needed {
+			t.Errorf("Consolidate of %s = %v, %v, want it merged", name, needed, err)
+		}
+	}
+	if n := calls(sim)["ConsolidateVMDisks_Task"]; n != 1 {
+		t.Errorf("%d consolidations, want 1", n)
 	}
 }

@@ -1,6 +1,7 @@
 package vsphere
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"net/url"
 
 	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/stillframe/stillframe/internal/failpoint"
 )
 
 // maxLeftover (bytes) is what is read of an answer nobody needs, so that the connection can be used again.
@@ -38,14 +41,18 @@ func (g *GuestOps) get(ctx context.Context, from string, limit int64) ([]byte, e
 	if err := transferStatus(res); err != nil {
 		return nil, errors.Join(err, res.Body.Close())
 	}
-	data, err := io.ReadAll(io.LimitReader(res.Body, limit+1))
+	var data bytes.Buffer
+	if res.ContentLength > 0 && res.ContentLength <= limit { // an agent has megabytes: a buffer that grows leaves many times that behind
+		data.Grow(int(res.ContentLength) + bytes.MinRead)
+	}
+	_, err = data.ReadFrom(io.LimitReader(res.Body, limit+1))
 	if err := errors.Join(err, res.Body.Close()); err != nil {
 		return nil, err
 	}
-	if int64(len(data)) > limit {
+	if int64(data.Len()) > limit {
 		return nil, &Error{Op: "read at most", Subject: fmt.Sprintf("%d bytes", limit), SF: "SF3605", Err: errTooLarge}
 	}
-	return data, nil
+	return data.Bytes(), nil
 }
 
 func (g *GuestOps) transfer(ctx context.Context, method, raw string, body io.Reader, size int64) (*http.Response, error) {
@@ -59,12 +66,14 @@ func (g *GuestOps) transfer(ctx context.Context, method, raw string, body io.Rea
 	}
 	req.ContentLength = size
 	req.Header.Set("Content-Type", "application/octet-stream")
+	failpoint.Before("vsphere", method)
 	res, err := client.Do(req)
+	failpoint.After("vsphere", method)
 	var wrapped *url.Error
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err // without the URL
 	}
-	if err == nil || errors.Is(err, context.Canceled) || transportCode(err) == "SF2003" {
+	if err == nil || errors.Is(err, context.Canceled) || transportCode(err) != "SF2004" {
 		return res, err
 	}
 	return nil, &Error{Op: "move a file through", Subject: u.Host, SF: "SF3612", Err: err}

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 )
 
 // trust says which certificates are accepted. Its zero value is the system's roots.
@@ -21,6 +22,7 @@ type trust struct {
 	pins     [][]byte       // SHA-1 or SHA-256 sums of a leaf certificate
 	pinOnly  bool           // the chain is not asked, only the pins
 	insecure bool
+	now      func() time.Time // nil: this machine's clock
 }
 
 // pinError says that a certificate is not the pinned one.
@@ -73,7 +75,7 @@ func (t trust) forHost(thumbprint string) (trust, error) {
 	if t.insecure {
 		return t, nil
 	}
-	h := trust{roots: t.roots, pinOnly: t.pinOnly}
+	h := trust{roots: t.roots, pinOnly: t.pinOnly, now: t.now}
 	if thumbprint == "" {
 		return h, nil
 	}
@@ -87,7 +89,7 @@ func (t trust) forHost(thumbprint string) (trust, error) {
 
 // config is the TLS client configuration for one server name. The pin is checked in the same handshake.
 func (t trust) config(name string) *tls.Config {
-	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: name, RootCAs: t.roots}
+	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: name, RootCAs: t.roots, Time: t.now}
 	if t.insecure {
 		c.InsecureSkipVerify = true // asked for explicitly: Options.Insecure
 		return c
@@ -119,7 +121,11 @@ func (t trust) verify(name string, chain []*x509.Certificate) error {
 	for _, c := range chain[1:] {
 		between.AddCert(c)
 	}
-	_, err := leaf.Verify(x509.VerifyOptions{DNSName: name, Roots: t.roots, Intermediates: between})
+	options := x509.VerifyOptions{DNSName: name, Roots: t.roots, Intermediates: between}
+	if t.now != nil {
+		options.CurrentTime = t.now()
+	}
+	_, err := leaf.Verify(options)
 	return err
 }
 

@@ -145,7 +145,7 @@ func most(all []sample) (calls, polls int, methods []string) {
 }
 
 // show prints the figures side by side.
-func show(to io.Writer, w windowFigures, a agentFigures) error {
+func show(to io.Writer, w windowFigures, a agentFigures, v vssFigures) error {
 	var b strings.Builder
 	row := func(what, ours, script, bar string) {
 		fmt.Fprintf(&b, "%-44s %12s %12s   %s\n", what, ours, script, bar)
@@ -166,6 +166,25 @@ func show(to io.Writer, w windowFigures, a agentFigures) error {
 	}
 	row("agent with watchdog while it holds", fmt.Sprintf("%.1f MB", a.ResidentMB), "", "")
 	row("  at its peak", fmt.Sprintf("%.1f MB", a.PeakMB), "", fmt.Sprintf("<= %d MB", memoryBarMB))
+	b.WriteString("\n")
+	row("Windows: GO to FROZEN, median", ms(v.FreezeMS), "", "<= "+ms(v.Bars["go_to_frozen_ms"]))
+	row("  worst window", ms(v.FreezeMSMax), "", "")
+	row("Windows: THAW to THAWED, median", ms(v.ThawMS), "", "<= "+ms(v.Bars["thaw_to_thawed_ms"]))
+	row("  worst window", ms(v.ThawMSMax), "", "")
+	row("agent for Windows while it holds", fmt.Sprintf("%.1f MB", v.OwnMB), "", fmt.Sprintf("<= %d MB", windowsMemoryBarMB))
+	row("  with the stacks that Wine filled", fmt.Sprintf("%.1f MB", v.ResidentMB), "", "")
+	row("  and its launcher", fmt.Sprintf("%.1f MB", v.LauncherMB), "", "")
+	_, err := io.WriteString(to, b.String())
+	return err
+}
+
+// showDaemon prints the daemon's figures.
+func showDaemon(to io.Writer, f daemonFigures) error {
+	var b strings.Builder
+	b.WriteString("\n")
+	for _, r := range f.rows() {
+		fmt.Fprintf(&b, "%-44s %12s %12s   %s\n", r[0], r[1], "", r[2])
+	}
 	_, err := io.WriteString(to, b.String())
 	return err
 }

@@ -1,7 +1,7 @@
 // Command bench measures the freeze window of Stillframe beside a script of stock govc in one and the same lab.
 //
-// It needs root, because the guest is a real ext4 on a loop device. It leaves window.json and agent.json and exits with
-// 1 when a bar is missed.
+// It needs root, because the guest is a real ext4 on a loop device, and Wine for a Windows guest. It also measures the daemon,
+// which needs neither. It leaves window.json, agent.json, vss.json and daemon.json and exits with 1 when a bar is missed.
 package main
 
 import (
@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/stillframe/stillframe/pkg/lab/guests"
@@ -20,9 +21,11 @@ import (
 
 // options are the flags.
 type options struct {
-	stillframe, agent, govc, scenario, out string
-	windows, scripts, memory               int
-	binaries                               []string
+	stillframe, agent, govc, scenario, out  string
+	windowsAgent, programs, windowsScenario string
+	windows, scripts, memory, vss           int
+	part                                    string
+	binaries                                []string
 }
 
 func main() {
@@ -45,28 +48,57 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return err
 	}
-	w, err := open(ctx, o)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, w.close(ctx)) }()
-	window, err := w.measureWindows(ctx)
-	if err != nil {
-		return err
-	}
-	agent, err := w.measureAgent(ctx)
-	if err != nil {
-		return err
-	}
-	for name, v := range map[string]any{"window.json": window, "agent.json": agent} {
-		if err := writeJSON(filepath.Join(o.out, name), v); err != nil {
+	var missed []error
+	if o.part != "daemon" {
+		late, err := guestsOf(ctx, o, stdout)
+		if err != nil {
 			return err
 		}
+		missed = append(missed, late)
 	}
-	if err := show(stdout, window, agent); err != nil {
-		return err
+	if o.part != "guests" {
+		f, err := measureDaemon(ctx, o)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(writeJSON(filepath.Join(o.out, "daemon.json"), f), showDaemon(stdout, f)); err != nil {
+			return err
+		}
+		missed = append(missed, f.missed())
 	}
-	return errors.Join(window.missed(), agent.missed())
+	return errors.Join(missed...)
+}
+
+// guestsOf measures what goes on in guests. It gives the bars that were missed, and an error when something was not measured.
+func guestsOf(ctx context.Context, o options, stdout io.Writer) (missed, err error) {
+	window, agent, err := linux(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	shadow, err := measureVSS(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	for name, v := range map[string]any{"window.json": window, "agent.json": agent, "vss.json": shadow} {
+		if err := writeJSON(filepath.Join(o.out, name), v); err != nil {
+			return nil, err
+		}
+	}
+	return errors.Join(window.missed(), agent.missed(), shadow.missed()), show(stdout, window, agent, shadow)
+}
+
+// linux measures the window beside the script, and the agent, in the world with a file system.
+func linux(ctx context.Context, o options) (window windowFigures, agent agentFigures, err error) {
+	w, err := open(ctx, o)
+	if err != nil {
+		return window, agent, err
+	}
+	defer func() { err = errors.Join(err, w.close(ctx)) }()
+	if window, err = w.measureWindows(ctx); err != nil {
+		return window, agent, err
+	}
+	agent, err = w.measureAgent(ctx)
+	return window, agent, err
 }
 
 func parse(args []string, stderr io.Writer) (options, error) {
@@ -78,24 +110,32 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.govc, "govc", ".tools/govc", "the stock govc")
 	flags.StringVar(&o.scenario, "scenario", "testing/bench/window.yaml", "the world")
 	flags.StringVar(&o.out, "out", "build/bench", "folder for the figures and the world's files")
+	flags.StringVar(&o.windowsAgent, "windows-agent", "build/lab/stillframe-agent.exe", "the agent for Windows, built with -tags lab")
+	flags.StringVar(&o.programs, "wine-programs", "build/wine", "folder of winelab's programs")
+	flags.StringVar(&o.windowsScenario, "windows-scenario", "testing/bench/vss.yaml", "the world of the Windows guest")
+	flags.IntVar(&o.vss, "vss", 20, "windows of the Windows guest")
 	flags.IntVar(&o.windows, "windows", 30, "windows of stillframe at each round trip")
 	flags.IntVar(&o.scripts, "scripts", 10, "windows of the govc script at each round trip")
 	flags.IntVar(&o.memory, "memory", 3, "windows in which the agent's memory is read")
+	flags.StringVar(&o.part, "part", "all", "what to measure: guests, daemon or all")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
-	if o.windows < 1 || o.scripts < 1 || o.memory < 1 {
+	if !slices.Contains([]string{"all", "guests", "daemon"}, o.part) {
+		return o, fmt.Errorf("--part %q is not guests, daemon or all", o.part)
+	}
+	if o.windows < 1 || o.scripts < 1 || o.memory < 1 || o.vss < 1 {
 		return o, errors.New("each number of windows is at least 1")
 	}
 	o.binaries = flags.Args()
-	for _, path := range []*string{&o.stillframe, &o.agent, &o.govc, &o.out} {
+	for _, path := range []*string{&o.stillframe, &o.agent, &o.govc, &o.out, &o.windowsAgent, &o.programs} {
 		full, err := filepath.Abs(*path)
 		if err != nil {
 			return o, err
 		}
 		*path = full
 	}
-	if os.Geteuid() != 0 {
+	if os.Geteuid() != 0 && o.part != "daemon" {
 		return o, errors.New("only root can freeze a file system: run it as root")
 	}
 	return o, nil

@@ -49,12 +49,34 @@ type world struct {
 	running func()
 }
 
+// open starts the world with a file system and the script's programs in it.
 func open(ctx context.Context, o options) (*world, error) {
-	scenario, err := lab.ReadScenario(o.scenario)
+	w, err := begin(ctx, o, o.scenario, "world")
 	if err != nil {
 		return nil, err
 	}
+	guest, _ := w.Guest(machine)
+	linux, ok := guest.(*guests.Linux)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("the scenario has no linux guest %q", machine), w.close(ctx))
+	}
 	dir := filepath.Join(o.out, "world")
+	w.mount, w.freezer, w.thawer = linux.Mount(), filepath.Join(dir, "freeze"), filepath.Join(dir, "thaw")
+	for path, text := range map[string]string{w.freezer: freezeProgram, w.thawer: thawProgram} {
+		if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
+			return nil, errors.Join(err, w.close(ctx))
+		}
+	}
+	return w, nil
+}
+
+// begin starts a world in a folder of its own, and has its snapshot tasks noted.
+func begin(ctx context.Context, o options, file, name string) (*world, error) {
+	scenario, err := lab.ReadScenario(file)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(o.out, name)
 	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(filepath.Join(dir, "home"), 0o700)); err != nil {
 		return nil, fmt.Errorf("clear the world of an earlier run: %w", err)
 	}
@@ -62,22 +84,11 @@ func open(ctx context.Context, o options) (*world, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
-	started, err := lab.Start(ctx, scenario, lab.Options{Dir: dir, Self: []string{self}})
+	started, err := lab.Start(ctx, scenario, lab.Options{Dir: dir, Self: []string{self}, Programs: o.programs})
 	if err != nil {
 		return nil, err
 	}
 	w := &world{options: o, World: started}
-	guest, _ := started.Guest(machine)
-	linux, ok := guest.(*guests.Linux)
-	if !ok {
-		return nil, errors.Join(fmt.Errorf("the scenario has no linux guest %q", machine), started.Close(ctx))
-	}
-	w.mount, w.freezer, w.thawer = linux.Mount(), filepath.Join(dir, "freeze"), filepath.Join(dir, "thaw")
-	for path, text := range map[string]string{w.freezer: freezeProgram, w.thawer: thawProgram} {
-		if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
-			return nil, errors.Join(err, started.Close(ctx))
-		}
-	}
 	r := started.Ready()
 	w.env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(dir, "home"), "GOVC_URL=" + r.VCenter, "GOVC_USERNAME=" + r.User,

@@ -107,8 +107,11 @@ func (f *Freezer) Prepare(ctx context.Context, r agent.PrepareRequest) (agent.Pr
 	if busy {
 		return agent.Prepared{}, coded(codeFailed, "prepare: the session before was not closed")
 	}
-	if r.Deadman <= 0 || r.Deadman > maxDeadman {
-		return agent.Prepared{}, coded(codeFailed, "prepare: dead-man of %v is outside 0..%v", r.Deadman, maxDeadman)
+	if r.Mode != mode {
+		return agent.Prepared{}, coded(codeFailed, "prepare: file systems are held in mode %s, not %q", mode, r.Mode)
+	}
+	if r.SecondNet <= 0 || r.SecondNet > maxDeadman {
+		return agent.Prepared{}, coded(codeFailed, "prepare: second net of %v is outside 0..%v", r.SecondNet, maxDeadman)
 	}
 	mounts, all, err := f.survey()
 	if err != nil {
@@ -125,7 +128,7 @@ func (f *Freezer) Prepare(ctx context.Context, r agent.PrepareRequest) (agent.Pr
 		return agent.Prepared{}, coded(codeFailed, "prepare: %d file systems are more than %d", len(set), maxMounts)
 	}
 	set = order(set, mounts, backingFiles)
-	if err := f.open(ctx, set, mounts, r.Deadman); err != nil {
+	if err := f.open(ctx, set, mounts, r.SecondNet); err != nil {
 		return agent.Prepared{}, err
 	}
 	if r.Broken != nil {
@@ -255,9 +258,16 @@ func sameNamespace(b Bound) error {
 	return nil
 }
 
+// mode is the hold mode of file systems, in the words of the protocol.
+const mode = "fs"
+
 // Freeze implements agent.Freezer. It takes at most 10 s, and 5 s for each file system; a last flush comes before the
 // hold begins.
-func (f *Freezer) Freeze(ctx context.Context, started func()) error {
+func (f *Freezer) Freeze(ctx context.Context, started func()) (agent.Held, error) {
+	return agent.Held{}, f.freeze(ctx, started)
+}
+
+func (f *Freezer) freeze(ctx context.Context, started func()) error {
 	f.state.Lock()
 	if f.dog == nil || !f.began.IsZero() || f.stopped {
 		f.state.Unlock()

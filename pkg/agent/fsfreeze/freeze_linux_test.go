@@ -22,7 +22,7 @@ const testDeadman = 15 * time.Second
 
 func prepare(t *testing.T, f *Freezer, volumes ...string) agent.Prepared {
 	t.Helper()
-	p, err := f.Prepare(t.Context(), agent.PrepareRequest{Volumes: volumes, Deadman: testDeadman})
+	p, err := f.Prepare(t.Context(), agent.PrepareRequest{Mode: mode, Volumes: volumes, SecondNet: testDeadman})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func TestFreezeHoldsWritersAndThawReleasesThem(t *testing.T) {
 	}
 	started := 0
 	begin := time.Now()
-	if err := f.Freeze(t.Context(), func() { started++ }); err != nil {
+	if err := f.freeze(t.Context(), func() { started++ }); err != nil {
 		t.Fatal(err)
 	}
 	froze := time.Since(begin)
@@ -74,19 +74,19 @@ func TestFreezeHoldsWritersAndThawReleasesThem(t *testing.T) {
 		t.Error("the writer writes on a frozen file system")
 	}
 	begin = time.Now()
-	rows := f.Thaw(t.Context())
+	rows := f.Thaw(t.Context()).Results
 	t.Logf("freeze %v, thaw %v, notes %v", froze, time.Since(begin), f.Notes())
 	if want := []protocol.ThawResult{{Mount: g.point, OK: true}}; !slices.Equal(rows, want) || started != 1 {
 		t.Errorf("Thaw = %v, want %v; started %d times", rows, want, started)
 	}
 	g.running(t, time.Second)
-	if rows := f.Thaw(t.Context()); rows != nil {
+	if rows := f.Thaw(t.Context()).Results; rows != nil {
 		t.Errorf("a second Thaw = %v, want nothing", rows)
 	}
 	if got := listed(t, g.runDir); got != "" {
 		t.Errorf("after the thaw the list is %q", got)
 	}
-	wantCode(t, f.Freeze(t.Context(), func() {}), codeFailed)
+	wantCode(t, f.freeze(t.Context(), func() {}), codeFailed)
 	pid := f.dog.cmd.Process.Pid
 	if err := errors.Join(f.Close(), f.Close()); err != nil {
 		t.Error(err)
@@ -107,13 +107,13 @@ func TestNestedIsFrozenBeforeItsHolder(t *testing.T) {
 	if len(p.Volumes) != 2 || p.Volumes[0].Mounts[0] != inner.point {
 		t.Fatalf("Prepare = %+v, want the inner one first", p)
 	}
-	if err := f.Freeze(t.Context(), func() {}); err != nil {
+	if err := f.freeze(t.Context(), func() {}); err != nil {
 		t.Fatal(err)
 	}
 	if !inner.writer.blocked() || !outer.writer.blocked() {
 		t.Error("a writer is not held")
 	}
-	rows := f.Thaw(t.Context())
+	rows := f.Thaw(t.Context()).Results
 	if want := []protocol.ThawResult{{Mount: outer.point, OK: true}, {Mount: inner.point, OK: true}}; !slices.Equal(rows, want) {
 		t.Errorf("Thaw = %v, want %v", rows, want)
 	}
@@ -155,7 +155,7 @@ func TestLateFreezeThawsItself(t *testing.T) {
 			case "thaw":
 				go func() {
 					f.awaitFreezing()
-					rows <- f.Thaw(t.Context())
+					rows <- f.Thaw(t.Context()).Results
 				}()
 			case "context":
 				go func() {
@@ -163,9 +163,9 @@ func TestLateFreezeThawsItself(t *testing.T) {
 					cancel()
 				}()
 			}
-			wantCode(t, f.Freeze(ctx, func() { inner.holder.say("freeze", "freeze <nil>") }), codeNotReached)
+			wantCode(t, f.freeze(ctx, func() { inner.holder.say("freeze", "freeze <nil>") }), codeNotReached)
 			if how != "thaw" {
-				rows <- f.Thaw(t.Context())
+				rows <- f.Thaw(t.Context()).Results
 			}
 			if got := <-rows; !slices.Equal(got, []protocol.ThawResult{row}) {
 				t.Errorf("Thaw during a late call = %v, want %v", got, row)
@@ -173,7 +173,7 @@ func TestLateFreezeThawsItself(t *testing.T) {
 			inner.holder.say("thaw", "thaw <nil>")
 			inner.running(t, 2*time.Second)
 			f.limits.thaw = 4 * time.Second
-			if rows := f.Thaw(t.Context()); !slices.Equal(rows, []protocol.ThawResult{{Mount: inner.point, OK: true}}) {
+			if rows := f.Thaw(t.Context()).Results; !slices.Equal(rows, []protocol.ThawResult{{Mount: inner.point, OK: true}}) {
 				t.Errorf("Thaw after the late call = %v", rows)
 			}
 			if got := listed(t, outer.runDir); got != "" {
@@ -192,7 +192,7 @@ func TestSlowFlushHoldsNothing(t *testing.T) {
 	f := New(Options{Bound: Bound{OnlyMount: []string{inner.point}}, RunDir: outer.runDir})
 	prepare(t, f)
 	inner.holder.say("freeze", "freeze <nil>")
-	wantCode(t, f.Freeze(t.Context(), func() { t.Error("the hold began") }), codeFlush)
+	wantCode(t, f.freeze(t.Context(), func() { t.Error("the hold began") }), codeFlush)
 	inner.holder.say("thaw", "thaw <nil>")
 	inner.running(t, 2*time.Second)
 	if err := f.Close(); err != nil {
@@ -205,12 +205,12 @@ func TestSomebodyElsesFreezeIsAnErrorAndStays(t *testing.T) {
 	f := g.freezer()
 	prepare(t, f)
 	g.holder.say("freeze", "freeze <nil>")
-	err := f.Freeze(t.Context(), func() {})
+	err := f.freeze(t.Context(), func() {})
 	wantCode(t, err, codeFrozen)
 	if !g.writer.blocked() {
 		t.Error("we thawed what somebody else had frozen")
 	}
-	if rows := f.Thaw(t.Context()); rows != nil {
+	if rows := f.Thaw(t.Context()).Results; rows != nil {
 		t.Errorf("Thaw = %v, want nothing: nothing of ours is held", rows)
 	}
 	g.holder.say("thaw", "thaw <nil>")
@@ -221,11 +221,11 @@ func TestSomebodyElsesThawIsReported(t *testing.T) {
 	g := newGuest(t)
 	f := g.freezer()
 	prepare(t, f)
-	if err := f.Freeze(t.Context(), func() {}); err != nil {
+	if err := f.freeze(t.Context(), func() {}); err != nil {
 		t.Fatal(err)
 	}
 	g.holder.say("thaw", "thaw <nil>")
-	rows := f.Thaw(t.Context())
+	rows := f.Thaw(t.Context()).Results
 	if len(rows) != 1 || rows[0].OK || !strings.HasPrefix(rows[0].Error, "EINVAL") {
 		t.Errorf("Thaw = %v, want EINVAL", rows)
 	}
@@ -236,10 +236,10 @@ func TestThawBeforeFreezeForbidsIt(t *testing.T) {
 	g := newGuest(t)
 	f := g.freezer()
 	prepare(t, f)
-	if rows := f.Thaw(t.Context()); rows != nil {
+	if rows := f.Thaw(t.Context()).Results; rows != nil {
 		t.Errorf("Thaw = %v, want nothing", rows)
 	}
-	wantCode(t, f.Freeze(t.Context(), func() {}), codeFailed)
+	wantCode(t, f.freeze(t.Context(), func() {}), codeFailed)
 	g.running(t, time.Second)
 }
 
@@ -248,17 +248,17 @@ func TestDeadWatchdogIsTold(t *testing.T) {
 	g := newGuest(t)
 	f := g.freezer()
 	broken := make(chan struct{})
-	if _, err := f.Prepare(t.Context(), agent.PrepareRequest{Deadman: testDeadman, Broken: func() { close(broken) }}); err != nil {
+	if _, err := f.Prepare(t.Context(), agent.PrepareRequest{Mode: mode, SecondNet: testDeadman, Broken: func() { close(broken) }}); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Freeze(t.Context(), func() {}); err != nil {
+	if err := f.freeze(t.Context(), func() {}); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.dog.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	<-broken
-	if rows := f.Thaw(t.Context()); len(rows) != 1 || !rows[0].OK {
+	if rows := f.Thaw(t.Context()).Results; len(rows) != 1 || !rows[0].OK {
 		t.Errorf("Thaw = %v, want one released file system", rows)
 	}
 	g.running(t, time.Second)
@@ -275,7 +275,7 @@ func TestDeadWatchdogForbidsTheFreeze(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-f.dog.exited
-	wantCode(t, f.Freeze(t.Context(), func() { t.Error("started without a watchdog") }), codeFailed)
+	wantCode(t, f.freeze(t.Context(), func() { t.Error("started without a watchdog") }), codeFailed)
 	g.running(t, time.Second)
 }
 
@@ -361,8 +361,8 @@ func TestThawListed(t *testing.T) {
 // The machine that runs the tests must never be frozen: nothing here may choose its root.
 func TestRootOfThisMachineIsNeverFrozen(t *testing.T) {
 	g := newGuest(t)
-	request := agent.PrepareRequest{Deadman: testDeadman}
-	root := agent.PrepareRequest{Deadman: testDeadman, Volumes: []string{"/"}}
+	request := agent.PrepareRequest{Mode: mode, SecondNet: testDeadman}
+	root := agent.PrepareRequest{Mode: mode, SecondNet: testDeadman, Volumes: []string{"/"}}
 	rootDevice := deviceOf(t, "/")
 	f := g.freezer()
 	volumes, err := f.Volumes(t.Context())
@@ -375,7 +375,7 @@ func TestRootOfThisMachineIsNeverFrozen(t *testing.T) {
 		}
 	}
 	for _, volume := range []string{"/", "/.", "//", rootDevice} {
-		p, err := f.Prepare(t.Context(), agent.PrepareRequest{Deadman: testDeadman, Volumes: []string{g.point, volume}})
+		p, err := f.Prepare(t.Context(), agent.PrepareRequest{Mode: mode, SecondNet: testDeadman, Volumes: []string{g.point, volume}})
 		if err == nil {
 			t.Errorf("Prepare of %q = %+v, want a refusal", volume, p)
 		} else {
@@ -412,7 +412,7 @@ func TestRootOfThisMachineIsNeverFrozen(t *testing.T) {
 				wantCode(t, err, codeCannot)
 			}
 		}
-		if err := f.Freeze(t.Context(), func() { t.Error("a hold began") }); err == nil {
+		if err := f.freeze(t.Context(), func() { t.Error("a hold began") }); err == nil {
 			t.Errorf("%s: Freeze froze something", name)
 		}
 	}
@@ -421,7 +421,7 @@ func TestRootOfThisMachineIsNeverFrozen(t *testing.T) {
 func TestRunDirOnTheSetIsRefused(t *testing.T) {
 	g := newGuest(t)
 	f := New(Options{Bound: Bound{OnlyMount: []string{g.point}}, RunDir: filepath.Join(g.point, "run")})
-	p, err := f.Prepare(t.Context(), agent.PrepareRequest{Deadman: testDeadman})
+	p, err := f.Prepare(t.Context(), agent.PrepareRequest{Mode: mode, SecondNet: testDeadman})
 	if err == nil {
 		t.Fatalf("Prepare = %+v, want a refusal", p)
 	}

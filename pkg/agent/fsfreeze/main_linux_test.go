@@ -45,11 +45,11 @@ func playAgent(point, runDir, deadman string) int {
 		return 2
 	}
 	f := New(Options{Bound: Bound{OnlyMount: []string{point}}, RunDir: runDir})
-	if _, err := f.Prepare(context.Background(), agent.PrepareRequest{Deadman: limit}); err != nil {
+	if _, err := f.Prepare(context.Background(), agent.PrepareRequest{Mode: mode, SecondNet: limit}); err != nil {
 		fmt.Println("error", err)
 		return 1
 	}
-	if err := f.Freeze(context.Background(), func() {}); err != nil {
+	if err := f.freeze(context.Background(), func() {}); err != nil {
 		fmt.Println("error", err)
 		return 1
 	}

@@ -9,13 +9,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/stillframe/stillframe/pkg/agent"
 	"github.com/stillframe/stillframe/pkg/agent/protocol"
 )
 
 // Thaw implements agent.Freezer. A FIFREEZE that is still under way thaws itself; Thaw waits for it for at most 4 s and
 // says so if that was not enough. The end of the context does not hinder it.
-func (f *Freezer) Thaw(context.Context) []protocol.ThawResult {
-	return f.thawAll(f.limits.thaw)
+func (f *Freezer) Thaw(context.Context) agent.Release {
+	return agent.Release{Results: f.thawAll(f.limits.thaw)}
 }
 
 // thawAll releases what is held, the last frozen first, then waits for what is still freezing, and at last, when

@@ -258,7 +258,34 @@ type Thawed struct {
 	// MaxGapUS is the longest time that the agent itself did not run.
 	MaxGapUS int64        `json:"max_gap_us"`
 	Trace    []TraceEntry `json:"trace"`
+	// Events are what the guest's own logs have from around the hold; they come with Final (Windows).
+	Events []Event `json:"events,omitempty"`
 }
+
+// Event is one entry of a log of the guest.
+type Event struct {
+	// Provider and ID name the kind of the event, Channel the log.
+	Provider string `json:"provider"`
+	ID       int    `json:"id"`
+	Channel  string `json:"channel"`
+	// HR is the result code that the event tells, in 8 hexadecimal digits, or empty.
+	HR string `json:"hr"`
+	// AgeUS is how long before the harvest it was written, by the guest's clock.
+	AgeUS int64 `json:"age_us"`
+	// Text is at most 512 bytes of the event's data.
+	Text string `json:"text"`
+}
+
+// The keys of Thawed's witness. The first two count Windows' own events that the hold of writes, or the flush before it,
+// ran out (volsnap 8 and 9). The third is followed by an instance and a database of SQL Server, as in
+// sql_held_us/MSSQLSERVER/orders, and tells for how many microseconds its I/O was frozen (events 3197 and 3198), or
+// WitnessFrozen when it was not resumed.
+const (
+	WitnessHoldRanOut  = "volsnap_8"
+	WitnessFlushRanOut = "volsnap_9"
+	WitnessSQLHeld     = "sql_held_us/"
+	WitnessFrozen      = "frozen"
+)
 
 // ThawResult is how one file system was released.
 type ThawResult struct {

@@ -140,3 +140,24 @@ func TestIdentitiesDiffer(t *testing.T) {
 		t.Errorf("two identities have the fingerprints %x and %x, want two different ones", a.pin, b.pin)
 	}
 }
+
+// TestPinsWithoutClocks: certificates between agent and orchestrator are matched by their fingerprints alone. A guest whose
+// clock was lost, or one of the two that was set by hours or years, is let in all the same.
+func TestPinsWithoutClocks(t *testing.T) {
+	const year = 365 * 24 * time.Hour
+	offs := []time.Duration{0, -time.Hour, time.Hour, -30 * year, 60 * year}
+	for _, agentOff := range offs {
+		for _, ourOff := range offs {
+			synctest.Test(t, func(t *testing.T) {
+				now := time.Now()
+				agent, peer := newIdentity(t), newIdentity(t)
+				server, client := protocol.ServerTLS(agent.cert, peer.pin), protocol.ClientTLS(peer.cert, agent.pin, "d")
+				server.Time = func() time.Time { return now.Add(agentOff) }
+				client.Time = func() time.Time { return now.Add(ourOff) }
+				if serverErr, clientErr := meet(t, server, client); serverErr != nil || clientErr != nil {
+					t.Errorf("the agent's clock off by %v, ours by %v: %v, %v, want none", agentOff, ourOff, serverErr, clientErr)
+				}
+			})
+		}
+	}
+}

@@ -10,13 +10,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/stillframe/stillframe/pkg/agent/protocol"
 	"github.com/stillframe/stillframe/pkg/guest"
+	"github.com/stillframe/stillframe/pkg/inventory"
 )
 
 // Operations are vSphere's guest operations for one VM and one guest account, satisfied by *vsphere.GuestOps. Paths are
@@ -35,33 +35,34 @@ type Operations interface {
 	Terminate(ctx context.Context, pid int64) error
 }
 
-// home is where pushed agents live in a Linux guest: on a disk, because /run is mounted noexec.
-const home = "/var/lib/stillframe/agent"
-
 // Polling of the guest, between the first and the longest pause.
 const (
 	firstPause   = 50 * time.Millisecond
 	longestPause = 500 * time.Millisecond
 	leaveLimit   = 12 * time.Second
 	maxReadyFile = 4 << 10
+	removePause  = 100 * time.Millisecond
 )
 
 // codeNotThere is what a file that does not exist is reported with.
 const codeNotThere = "SF3406"
 
-// Access is the road by guest operations into one Linux guest.
+// Access is the road by guest operations into one guest.
 type Access struct {
 	ops    Operations
+	home   home
 	ledger guest.Ledger // nil for none
 }
 
 var _ guest.Access = (*Access)(nil)
 
-// New makes the road.
-func New(ops Operations) *Access { return &Access{ops: ops} }
+// New makes the road into a guest of the system; one that is not known is taken for Linux.
+func New(ops Operations, system inventory.System) *Access { return NewRecorded(ops, system, nil) }
 
 // NewRecorded makes the road, and has the ledger told before anything is put into the guest and when it is gone.
-func NewRecorded(ops Operations, ledger guest.Ledger) *Access { return &Access{ops, ledger} }
+func NewRecorded(ops Operations, system inventory.System, ledger guest.Ledger) *Access {
+	return &Access{ops, homeOf(system), ledger}
+}
 
 // Road is guestops.
 func (a *Access) Road() guest.Road { return guest.RoadGuestOps }
@@ -74,8 +75,8 @@ func (a *Access) Put(ctx context.Context, p guest.Payload) (guest.Remote, error)
 	var id [16]byte
 	rand.Read(id[:]) // never fails (crypto/rand)
 	r := guest.Remote{Deployment: hex.EncodeToString(id[:])}
-	r.Dir = path.Join(home, r.Deployment)
-	r.Exe = path.Join(r.Dir, p.Name)
+	r.Dir = a.home.join(a.home.folder, r.Deployment)
+	r.Exe = a.home.join(r.Dir, p.Name)
 	if err := a.intend(ctx, guest.StagePush, r); err != nil {
 		return guest.Remote{}, err
 	}
@@ -103,7 +104,7 @@ func (a *Access) Put(ctx context.Context, p guest.Payload) (guest.Remote, error)
 
 // Start runs the agent and reads its READY file.
 func (a *Access) Start(ctx context.Context, r guest.Remote, b guest.Bootstrap) (guest.Identity, error) {
-	ready := path.Join(r.Dir, "ready")
+	ready := a.home.join(r.Dir, "ready")
 	args := []string{
 		"run", "--peer", hex.EncodeToString(b.Peer[:]), "--deployment", r.Deployment,
 		"--port", strconv.Itoa(int(b.Port)), "--ready-file", ready,
@@ -123,8 +124,11 @@ func (a *Access) Start(ctx context.Context, r guest.Remote, b guest.Bootstrap) (
 	if err != nil {
 		return id, err
 	}
-	id.Fingerprint, id.Port, err = parseReady(content)
-	return id, err
+	said, err := parseReady(content)
+	if said.PID == 0 {
+		said.PID = pid
+	}
+	return said, err
 }
 
 // poll waits for the READY file, or for the agent's end.
@@ -159,11 +163,12 @@ func (a *Access) poll(ctx context.Context, file string, pid int64) (string, erro
 	}
 }
 
-// parseReady reads "READY <64 hex> <port>" or "ERROR <code> <text>".
-func parseReady(line string) (protocol.Fingerprint, uint16, error) {
-	var f protocol.Fingerprint
-	bad := func(err error) (protocol.Fingerprint, uint16, error) {
-		return f, 0, &guest.Error{SF: "SF3703", Op: "read what the agent said at its start", Err: err}
+// parseReady reads "READY <64 hex> <port> [<pid>]" or "ERROR <code> <text>". The pid is that of the process that serves,
+// where another one was started; without it, and with an error, it is 0.
+func parseReady(line string) (guest.Identity, error) {
+	var id guest.Identity
+	bad := func(err error) (guest.Identity, error) {
+		return guest.Identity{}, &guest.Error{SF: "SF3703", Op: "read what the agent said at its start", Err: err}
 	}
 	line = strings.TrimSpace(line)
 	if text, ok := strings.CutPrefix(line, "ERROR "); ok {
@@ -171,52 +176,67 @@ func parseReady(line string) (protocol.Fingerprint, uint16, error) {
 		if guest.AgentCode(code, "") == "" {
 			return bad(fmt.Errorf("%.80q has no code of an agent", line))
 		}
-		return f, 0, &guest.Error{SF: code, Op: "start the agent", Err: errors.New("the agent answered: " + text)}
+		return id, &guest.Error{SF: code, Op: "start the agent", Err: errors.New("the agent answered: " + text)}
 	}
 	fields := strings.Fields(line)
-	if len(fields) != 3 || fields[0] != "READY" {
+	if len(fields) < 3 || len(fields) > 4 || fields[0] != "READY" {
 		return bad(fmt.Errorf("%.80q is not READY", line))
 	}
 	raw, err := hex.DecodeString(fields[1])
-	if err != nil || len(raw) != len(f) {
+	if err != nil || len(raw) != len(id.Fingerprint) {
 		return bad(fmt.Errorf("%.80q is not a fingerprint", fields[1]))
 	}
 	port, err := strconv.ParseUint(fields[2], 10, 16)
 	if err != nil || port == 0 {
 		return bad(fmt.Errorf("%.80q is not a port", fields[2]))
 	}
-	copy(f[:], raw)
-	return f, uint16(port), nil
+	if len(fields) == 4 {
+		if id.PID, err = strconv.ParseInt(fields[3], 10, 64); err != nil || id.PID <= 0 {
+			return bad(fmt.Errorf("%.80q is not a process id", fields[3]))
+		}
+	}
+	copy(id.Fingerprint[:], raw)
+	id.Port = uint16(port)
+	return id, nil
 }
 
-// Rescue ends the agent, whatever it does, and runs its "thaw": a living agent keeps others from what it holds.
+// Rescue ends the agent, whatever it does, and runs its "thaw": a living agent keeps others from what it holds. Where the
+// agent is a service its "thaw" is what ends it, because that releases in good order.
 func (a *Access) Rescue(ctx context.Context, r guest.Remote) (released bool, err error) {
 	if r.Exe == "" {
 		return false, nil
 	}
-	if err := a.end(ctx, r.PID, 0); err != nil {
-		return false, fmt.Errorf("end the agent: %w", err)
+	if !a.home.service {
+		if _, err := a.end(ctx, r.PID, 0); err != nil {
+			return false, fmt.Errorf("end the agent: %w", err)
+		}
 	}
-	pid, err := a.ops.Start(ctx, r.Exe, []string{"thaw"}, nil)
-	if err != nil {
-		return false, fmt.Errorf("start the agent's thaw: %w", err)
-	}
-	exit, err := a.ops.Wait(ctx, pid)
-	switch {
+	switch exit, err := a.run(ctx, r.Exe, "thaw"); {
 	case err != nil:
 		return false, err
 	case exit == 0:
 		return false, nil
 	case exit == exitThawed:
 		return true, nil
+	default:
+		return false, fmt.Errorf("the agent's thaw ended with exit code %d", exit)
 	}
-	return false, fmt.Errorf("the agent's thaw ended with exit code %d", exit)
 }
 
 // exitThawed is the exit status of the agent's thaw when something was still frozen and has been released.
 const exitThawed = 9
 
-// Remove ends the agent if it does not leave by itself, and removes its folder.
+// run runs one command of the agent to its end.
+func (a *Access) run(ctx context.Context, exe, command string) (exit int, err error) {
+	pid, err := a.ops.Start(ctx, exe, []string{command}, nil)
+	if err != nil {
+		return 0, fmt.Errorf("start the agent's %s: %w", command, err)
+	}
+	return a.ops.Wait(ctx, pid)
+}
+
+// Remove ends the agent if it does not leave by itself, and removes its folder. Where the agent is a service, one that did
+// not leave by itself has no chance to take its registration away: that is done before its file is removed.
 func (a *Access) Remove(ctx context.Context, r guest.Remote) error {
 	if r.Dir == "" {
 		return nil
@@ -225,7 +245,7 @@ func (a *Access) Remove(ctx context.Context, r guest.Remote) error {
 	if !r.Greeted {
 		patience = 0 // it waits for somebody who will not come
 	}
-	ended := a.end(ctx, r.PID, patience)
+	terminated, ended := a.end(ctx, r.PID, patience)
 	names, err := a.ops.List(ctx, r.Dir)
 	if guest.CodeOf(err) == codeNotThere {
 		if ended != nil {
@@ -233,42 +253,66 @@ func (a *Access) Remove(ctx context.Context, r guest.Remote) error {
 		}
 		return a.settle(ctx, r)
 	}
+	names = a.home.names(names)
+	if err == nil && a.home.service && r.Started && (terminated || !r.Greeted) && slices.Contains(names, a.home.exe) {
+		if err := a.uninstall(ctx, r); err != nil {
+			return errors.Join(ended, err) // the file stays, for the next try
+		}
+	}
 	all := errors.Join(ended, err)
 	for _, name := range names {
-		// What the guest lists is not trusted: only names in the folder itself are removed.
-		if name = path.Base(name); name == "." || name == ".." || name == "/" {
-			continue
-		}
-		all = errors.Join(all, gone(a.ops.Remove(ctx, path.Join(r.Dir, name), false)))
+		all = errors.Join(all, a.remove(ctx, a.home.join(r.Dir, name), false))
 	}
-	if err := errors.Join(all, gone(a.ops.Remove(ctx, r.Dir, true))); err != nil {
+	if err := errors.Join(all, a.remove(ctx, r.Dir, true)); err != nil {
 		return err
 	}
 	return a.settle(ctx, r)
 }
 
-// end waits for the agent to leave, which it does when its session is closed, and has it ended when patience is over.
-func (a *Access) end(ctx context.Context, pid int64, patience time.Duration) error {
-	if pid == 0 {
-		return nil
+// uninstall has the agent take its service and all that it registered out of the guest.
+func (a *Access) uninstall(ctx context.Context, r guest.Remote) error {
+	exit, err := a.run(ctx, r.Exe, "uninstall")
+	if err == nil && exit != 0 {
+		err = fmt.Errorf("the agent's uninstall ended with exit code %d", exit)
 	}
-	terminated := false
+	return err
+}
+
+// remove removes a file or an empty folder; what is not there is removed. Where a program that has just ended still locks
+// its file, the removal is tried again for about 2 s.
+func (a *Access) remove(ctx context.Context, path string, dir bool) error {
+	for try := 1; ; try++ {
+		err := gone(a.ops.Remove(ctx, path, dir))
+		if err == nil || try >= a.home.removals {
+			return err
+		}
+		if sleepErr := sleep(ctx, removePause); sleepErr != nil {
+			return errors.Join(err, sleepErr)
+		}
+	}
+}
+
+// end waits for the agent to leave, which it does when its session is closed, and has it terminated when patience is over.
+func (a *Access) end(ctx context.Context, pid int64, patience time.Duration) (terminated bool, err error) {
+	if pid == 0 {
+		return false, nil
+	}
 	for begin, pause := time.Now(), firstPause; ; pause = min(2*pause, longestPause) {
 		running, err := a.ops.Running(ctx, pid)
 		if err != nil {
-			return fmt.Errorf("look for the agent's process: %w", err)
+			return terminated, fmt.Errorf("look for the agent's process: %w", err)
 		}
 		if !running {
-			return nil
+			return terminated, nil
 		}
 		if !terminated && time.Since(begin) >= patience {
 			terminated = true
 			if err := a.ops.Terminate(ctx, pid); err != nil {
-				return fmt.Errorf("terminate the agent: %w", err)
+				return terminated, fmt.Errorf("terminate the agent: %w", err)
 			}
 		}
 		if err := sleep(ctx, pause); err != nil {
-			return err
+			return terminated, err
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/stillframe/stillframe/pkg/agent/protocol"
 	"github.com/stillframe/stillframe/pkg/guest"
 	"github.com/stillframe/stillframe/pkg/guest/guestops"
+	"github.com/stillframe/stillframe/pkg/inventory"
 )
 
 // coded is an error as *vsphere.Error looks like.
@@ -44,6 +45,8 @@ type operations struct {
 	deaf       bool     // does not end when terminated
 	listed     []string // what the guest pretends to have in the folder
 	args       []string
+	asked      []string // the commands of the agent that were started
+	locked     int      // how many removals of a file fail, because its program has not ended
 	exit       int
 }
 
@@ -82,7 +85,7 @@ func (o *operations) Fetch(_ context.Context, file string, limit int64) ([]byte,
 	if err := o.call("fetch", file); err != nil {
 		return nil, err
 	}
-	if path.Base(file) == "ready" && o.ready != "" {
+	if _, name := split(file); name == "ready" && o.ready != "" {
 		if o.readyAfter--; o.readyAfter < 0 {
 			return []byte(o.ready), nil
 		}
@@ -101,7 +104,10 @@ func (o *operations) Start(_ context.Context, exe string, args, _ []string) (int
 	if err := o.call("start", exe); err != nil {
 		return 0, err
 	}
-	o.args, o.runs = args, !o.ends
+	o.args, o.asked = args, append(o.asked, args[0])
+	if len(args) > 1 { // it serves
+		o.runs = !o.ends
+	}
 	return 4711, nil
 }
 
@@ -120,8 +126,8 @@ func (o *operations) List(_ context.Context, dir string) ([]string, error) {
 	}
 	names := slices.Clone(o.listed)
 	for file := range o.files {
-		if path.Dir(file) == dir {
-			names = append(names, path.Base(file))
+		if in, name := split(file); in == dir {
+			names = append(names, name)
 		}
 	}
 	return names, nil
@@ -131,8 +137,17 @@ func (o *operations) Remove(_ context.Context, name string, dir bool) error {
 	if err := o.call("remove", name); err != nil {
 		return err
 	}
+	if o.locked > 0 && !dir {
+		o.locked--
+		return coded("SF3605")
+	}
 	if dir != o.dirs[name] {
 		return coded("SF3406")
+	}
+	for file := range o.files {
+		if in, _ := split(file); in == name {
+			return coded("SF3605")
+		}
 	}
 	delete(o.files, name)
 	delete(o.dirs, name)
@@ -142,6 +157,12 @@ func (o *operations) Remove(_ context.Context, name string, dir bool) error {
 func (o *operations) Terminate(context.Context, int64) error {
 	o.runs = o.deaf
 	return o.call("terminate", "")
+}
+
+// split cuts a path of Linux or Windows before its last element.
+func split(path string) (dir, name string) {
+	i := strings.LastIndexAny(path, `/\`)
+	return path[:max(i, 0)], path[i+1:]
 }
 
 // did says which operations were done, without their paths.
@@ -187,7 +208,7 @@ func TestPut(t *testing.T) {
 			if c.fail != "" {
 				o.fail[c.fail] = boom
 			}
-			r, err := guestops.New(o).Put(t.Context(), payload())
+			r, err := guestops.New(o, inventory.Linux).Put(t.Context(), payload())
 			if got := guest.CodeOf(err); got != c.code || (err != nil) != (c.code != "") {
 				t.Errorf("Put = %v with code %q, want %q", err, got, c.code)
 			}
@@ -206,8 +227,8 @@ func TestPut(t *testing.T) {
 
 func TestPutMakesFreshFolders(t *testing.T) {
 	o := newOperations()
-	a, err := guestops.New(o).Put(t.Context(), payload())
-	b, err2 := guestops.New(o).Put(t.Context(), payload())
+	a, err := guestops.New(o, inventory.Linux).Put(t.Context(), payload())
+	b, err2 := guestops.New(o, inventory.Linux).Put(t.Context(), payload())
 	if err := errors.Join(err, err2); err != nil || a.Dir == b.Dir {
 		t.Errorf("two pushes went to %q and %q, %v, want two folders", a.Dir, b.Dir, err)
 	}
@@ -244,7 +265,9 @@ func TestStart(t *testing.T) {
 		"port 0":                         {ready: fmt.Sprintf("READY %x 0\n", pin), code: "SF3703", text: "not a port"},
 		"port too large":                 {ready: fmt.Sprintf("READY %x 65536\n", pin), code: "SF3703", text: "not a port"},
 		"no port":                        {ready: fmt.Sprintf("READY %x\n", pin), code: "SF3703"},
-		"one word too many":              {ready: fmt.Sprintf("READY %x 6465 6466\n", pin), code: "SF3703"},
+		"no process id":                  {ready: fmt.Sprintf("READY %x 6465 x\n", pin), code: "SF3703", text: "not a process id"},
+		"process id 0":                   {ready: fmt.Sprintf("READY %x 6465 0\n", pin), code: "SF3703", text: "not a process id"},
+		"one word too many":              {ready: fmt.Sprintf("READY %x 6465 6466 6467\n", pin), code: "SF3703"},
 		"two lines":                      {ready: good + good, code: "SF3703"},
 	}
 	for name, c := range cases {
@@ -254,7 +277,7 @@ func TestStart(t *testing.T) {
 				o.ready, o.readyAfter, o.ends, o.exit = c.ready, c.after, c.ends, 3
 				ctx, cancel := context.WithTimeout(t.Context(), 31*time.Second)
 				defer cancel()
-				id, err := guestops.New(o).Start(ctx, guest.Remote{Deployment: "d", Dir: "/x/d", Exe: "/x/d/agent"}, guest.Bootstrap{Peer: pin, Port: 6465, OnlyMounts: []string{"/data", "/log"}})
+				id, err := guestops.New(o, inventory.Linux).Start(ctx, guest.Remote{Deployment: "d", Dir: "/x/d", Exe: "/x/d/agent"}, guest.Bootstrap{Peer: pin, Port: 6465, OnlyMounts: []string{"/data", "/log"}})
 				if got := guest.CodeOf(err); got != c.code || (err != nil) != (c.code != "") {
 					t.Fatalf("Start = %v with code %q, want %q", err, got, c.code)
 				}
@@ -280,7 +303,7 @@ func TestStartPassesFaultsOn(t *testing.T) {
 	for _, operation := range []string{"start", "fetch", "running"} {
 		o := newOperations()
 		o.fail[operation] = coded("SF3501")
-		_, err := guestops.New(o).Start(t.Context(), guest.Remote{Dir: "/x/d", Exe: "/x/d/agent"}, guest.Bootstrap{})
+		_, err := guestops.New(o, inventory.Linux).Start(t.Context(), guest.Remote{Dir: "/x/d", Exe: "/x/d/agent"}, guest.Bootstrap{})
 		if !errors.Is(err, coded("SF3501")) {
 			t.Errorf("%s fails: Start = %v, want its error", operation, err)
 		}
@@ -302,7 +325,7 @@ func TestRemove(t *testing.T) {
 		"the agent has to be ended":  {func(o *operations) { o.runs = true }, 4711, true, 13 * time.Second, 0},
 		"the agent cannot be ended":  {func(o *operations) { o.runs, o.deaf = true, true }, 4711, false, 25 * time.Second, 0},
 		"the folder is gone":         {gone, 4711, true, 0, 0},
-		"the list fails":             {func(o *operations) { o.fail["list"] = coded("SF3501") }, 0, false, 0, 2},
+		"the list fails":             {func(o *operations) { o.fail["list"] = coded("SF3501") }, 0, false, 0, 3},
 		"nothing can be removed":     {func(o *operations) { o.fail["remove"] = coded("SF3501") }, 0, false, 0, 3},
 		"the process cannot be seen": {func(o *operations) { o.fail["running"] = coded("SF3501") }, 4711, false, 0, 0},
 	}
@@ -312,7 +335,7 @@ func TestRemove(t *testing.T) {
 				o := newOperations()
 				o.dirs[dir], o.files[dir+"/agent"], o.files[dir+"/ready"] = true, nil, nil
 				c.change(o)
-				a, r := guestops.New(o), guest.Remote{Deployment: "d", Dir: dir, Exe: dir + "/agent", PID: c.pid}
+				a, r := guestops.New(o, inventory.Linux), guest.Remote{Deployment: "d", Dir: dir, Exe: dir + "/agent", PID: c.pid}
 				ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
 				defer cancel()
 				begin := time.Now()
@@ -334,7 +357,7 @@ func TestRemove(t *testing.T) {
 			})
 		})
 	}
-	if err := guestops.New(newOperations()).Remove(t.Context(), guest.Remote{}); err != nil {
+	if err := guestops.New(newOperations(), inventory.Linux).Remove(t.Context(), guest.Remote{}); err != nil {
 		t.Errorf("Remove of nothing = %v, want nil", err)
 	}
 }
@@ -345,7 +368,7 @@ func TestRemoveStaysInTheFolder(t *testing.T) {
 	o := newOperations()
 	o.dirs[dir] = true
 	o.listed = []string{".", "..", "/", "", "../..", "../../etc/shadow", "/etc/shadow", "a/..", "a/.", "..//", "x/../../y", "ready"}
-	if err := guestops.New(o).Remove(t.Context(), guest.Remote{Dir: dir}); err != nil {
+	if err := guestops.New(o, inventory.Linux).Remove(t.Context(), guest.Remote{Dir: dir}); err != nil {
 		t.Error(err)
 	}
 	for _, c := range o.calls {
@@ -379,7 +402,7 @@ func TestRescue(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := newOperations()
 				c.change(o)
-				released, err := guestops.New(o).Rescue(t.Context(), c.remote)
+				released, err := guestops.New(o, inventory.Linux).Rescue(t.Context(), c.remote)
 				if (err == nil) != c.ok || released != (o.exit == 9) {
 					t.Errorf("Rescue = %t, %v, want success: %t", released, err, c.ok)
 				}

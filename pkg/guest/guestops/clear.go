@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 
 	"github.com/stillframe/stillframe/pkg/guest"
@@ -21,23 +20,17 @@ type Processes interface {
 // been started has the agent thaw whatever is still held, then removes the folder. The folder stays when the thaw failed,
 // because the next try needs the agent. A dir that is none of ours is refused.
 func (a *Access) Clear(ctx context.Context, p Processes, dir string, started bool) error {
-	r := guest.Remote{Deployment: path.Base(dir), Dir: dir, Exe: path.Join(dir, guest.AgentName)}
-	if id, err := hex.DecodeString(r.Deployment); err != nil || len(id) != 16 || dir != path.Join(home, r.Deployment) {
+	r := guest.Remote{Deployment: a.home.base(dir), Dir: dir, Exe: a.home.join(dir, a.home.exe), Started: started}
+	if id, err := hex.DecodeString(r.Deployment); err != nil || len(id) != 16 || dir != a.home.join(a.home.folder, r.Deployment) {
 		return &guest.Error{SF: "SF3950", Op: "clear the guest", Err: fmt.Errorf("%q is no folder of ours", dir)}
 	}
 	if err := a.ops.Validate(ctx); err != nil {
 		return fmt.Errorf("log on to the guest: %w", err)
 	}
-	// Only agents that serve: a watchdog is left alone, because it thaws when its agent has ended.
-	pids, err := p.Programs(ctx, r.Exe, "run")
-	if err != nil {
-		return fmt.Errorf("look for the agent's process: %w", err)
-	}
-	for _, pid := range pids {
-		err = errors.Join(err, a.end(ctx, pid, 0))
-	}
-	if err != nil {
-		return fmt.Errorf("end the agent: %w", err)
+	if !a.home.service {
+		if err := a.endAll(ctx, p, r.Exe); err != nil {
+			return err
+		}
 	}
 	names, err := a.ops.List(ctx, r.Dir)
 	switch {
@@ -46,7 +39,7 @@ func (a *Access) Clear(ctx context.Context, p Processes, dir string, started boo
 	case err != nil:
 		return fmt.Errorf("look into the agent's folder: %w", err)
 	}
-	if started && slices.Contains(baseNames(names), guest.AgentName) {
+	if started && slices.Contains(a.home.names(names), a.home.exe) {
 		if _, err := a.Rescue(ctx, r); err != nil {
 			return err
 		}
@@ -54,12 +47,20 @@ func (a *Access) Clear(ctx context.Context, p Processes, dir string, started boo
 	return a.Remove(ctx, r)
 }
 
-func baseNames(paths []string) []string {
-	names := make([]string, len(paths))
-	for i, p := range paths {
-		names[i] = path.Base(p)
+// endAll ends the agents that serve: a watchdog is left alone, because it thaws when its agent has ended.
+func (a *Access) endAll(ctx context.Context, p Processes, exe string) error {
+	pids, err := p.Programs(ctx, exe, "run")
+	if err != nil {
+		return fmt.Errorf("look for the agent's process: %w", err)
 	}
-	return names
+	for _, pid := range pids {
+		_, endErr := a.end(ctx, pid, 0)
+		err = errors.Join(err, endErr)
+	}
+	if err != nil {
+		return fmt.Errorf("end the agent: %w", err)
+	}
+	return nil
 }
 
 // intend tells the ledger what comes next.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stillframe/stillframe/pkg/guest"
 	"github.com/stillframe/stillframe/pkg/guest/guestops"
+	"github.com/stillframe/stillframe/pkg/inventory"
 )
 
 const folder = "/var/lib/stillframe/agent/0123456789abcdef0123456789abcdef"
@@ -75,7 +76,7 @@ func TestClear(t *testing.T) {
 				o.dirs[folder] = true
 				o.files[folder+"/stillframe-agent"] = []byte("x")
 				c.change(o)
-				err := guestops.New(o).Clear(t.Context(), programs{o, c.pids}, folder, c.started)
+				err := guestops.New(o, inventory.Linux).Clear(t.Context(), programs{o, c.pids}, folder, c.started)
 				if (err != nil) != (c.code != "") || c.code != "-" && guest.CodeOf(err) != c.code {
 					t.Errorf("Clear = %v, want code %q", err, c.code)
 				}
@@ -99,7 +100,7 @@ func TestClearTouchesOnlyOurs(t *testing.T) {
 		"/var/lib/stillframe/agent/../../" + strings.Repeat("0", 32), "/var/lib/stillframe/agent/" + strings.Repeat("g", 32),
 	} {
 		o := newOperations()
-		if err := guestops.New(o).Clear(t.Context(), programs{o: o}, dir, true); guest.CodeOf(err) != "SF3950" || len(o.did()) > 0 {
+		if err := guestops.New(o, inventory.Linux).Clear(t.Context(), programs{o: o}, dir, true); guest.CodeOf(err) != "SF3950" || len(o.did()) > 0 {
 			t.Errorf("Clear(%q) = %v after %v, want SF3950 and nothing", dir, err, o.did())
 		}
 	}
@@ -110,7 +111,7 @@ func TestLedger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOperations()
 		o.ready, o.ends = "READY "+strings.Repeat("ab", 32)+" 6465\n", true
-		a := guestops.NewRecorded(o, book{o})
+		a := guestops.NewRecorded(o, inventory.Linux, book{o})
 		r, err := a.Put(t.Context(), payload())
 		if err != nil {
 			t.Fatal(err)
@@ -135,7 +136,7 @@ func TestLedger(t *testing.T) {
 	for stage, forbidden := range map[string]string{"intend-push": "mkdir", "intend-start": "start"} {
 		o := newOperations()
 		o.fail[stage] = coded("SF1101")
-		a := guestops.NewRecorded(o, book{o})
+		a := guestops.NewRecorded(o, inventory.Linux, book{o})
 		r, err := a.Put(t.Context(), payload())
 		if err == nil {
 			_, err = a.Start(t.Context(), r, guest.Bootstrap{})
@@ -147,7 +148,7 @@ func TestLedger(t *testing.T) {
 	o := newOperations()
 	o.dirs[folder] = true
 	o.fail["remove"] = coded("SF3608")
-	err := guestops.NewRecorded(o, book{o}).Remove(t.Context(), guest.Remote{Dir: folder})
+	err := guestops.NewRecorded(o, inventory.Linux, book{o}).Remove(t.Context(), guest.Remote{Dir: folder})
 	if err == nil || slices.Contains(o.did(), "settle") {
 		t.Errorf("a removal that failed: %v after %v, want no settle", err, o.did())
 	}

@@ -35,7 +35,7 @@ func (f *fileManager) enter(ctx *simulator.Context, vm types.ManagedObjectRefere
 	if fault != nil {
 		return nil, "", fault
 	}
-	at, fault := local(guestPath)
+	at, fault := guest.locate(guestPath)
 	return guest, at, fault
 }
 
@@ -60,7 +60,7 @@ func (f *fileManager) CreateTemporaryDirectoryInGuest(ctx *simulator.Context, re
 ) soap.HasFault {
 	dir := req.DirectoryPath
 	if dir == "" {
-		dir = "/tmp"
+		dir = f.temporary(ctx, req.Vm, "/tmp")
 	}
 	guest, at, fault := f.enter(ctx, req.Vm, req.Auth, dir)
 	name := ""
@@ -78,8 +78,22 @@ func (f *fileManager) CreateTemporaryDirectoryInGuest(ctx *simulator.Context, re
 		return &methods.CreateTemporaryDirectoryInGuestBody{Fault_: refuse(fault)}
 	}
 	return &methods.CreateTemporaryDirectoryInGuestBody{
-		Res: &types.CreateTemporaryDirectoryInGuestResponse{Returnval: path.Join(dir, name)},
+		Res: &types.CreateTemporaryDirectoryInGuestResponse{Returnval: guest.join(dir, name)},
 	}
+}
+
+// temporary is the folder of temporary files when the client names none.
+func (f *fileManager) temporary(ctx *simulator.Context, ref types.ManagedObjectReference, linux string) string {
+	vm, ok := ctx.Map.Get(ref).(*simulator.VirtualMachine)
+	if !ok {
+		return linux
+	}
+	var instance, name string
+	ctx.WithLock(vm, func() { instance, name = vm.Config.InstanceUuid, vm.Name })
+	if guest := f.all.find(instance, name); guest == nil || guest.Windows == nil {
+		return linux
+	}
+	return `C:\windows\temp`
 }
 
 // DeleteFileInGuest removes a file; a folder is NotAFile.
@@ -150,11 +164,11 @@ func (g *machine) list(at string, req *types.ListFilesInGuest) (types.GuestListF
 	files := []types.GuestFileInfo{}
 	add := func(name string, info fs.FileInfo) {
 		if pattern.MatchString(name) {
-			files = append(files, fileInfo(name, info))
+			files = append(files, g.fileInfo(name, info))
 		}
 	}
 	if !info.IsDir() {
-		add(path.Base(req.FilePath), info)
+		add(path.Base(at), info)
 	} else {
 		entries, err := fs.ReadDir(g.root.FS(), at)
 		if err != nil {
@@ -179,7 +193,7 @@ func (g *machine) list(at string, req *types.ListFilesInGuest) (types.GuestListF
 }
 
 // fileInfo is a file as guest operations tell it.
-func fileInfo(name string, info fs.FileInfo) types.GuestFileInfo {
+func (g *machine) fileInfo(name string, info fs.FileInfo) types.GuestFileInfo {
 	kind := types.GuestFileTypeFile
 	switch {
 	case info.IsDir():
@@ -187,11 +201,14 @@ func fileInfo(name string, info fs.FileInfo) types.GuestFileInfo {
 	case info.Mode()&fs.ModeSymlink != 0:
 		kind = types.GuestFileTypeSymlink
 	}
-	return types.GuestFileInfo{Path: name, Type: string(kind), Size: info.Size(), Attributes: attributes(info)}
+	return types.GuestFileInfo{Path: name, Type: string(kind), Size: info.Size(), Attributes: g.attributes(info)}
 }
 
-func attributes(info fs.FileInfo) *types.GuestPosixFileAttributes {
+func (g *machine) attributes(info fs.FileInfo) types.BaseGuestFileAttributes {
 	modified := info.ModTime()
+	if g.Windows != nil {
+		return &types.GuestWindowsFileAttributes{GuestFileAttributes: types.GuestFileAttributes{ModificationTime: &modified}}
+	}
 	a := &types.GuestPosixFileAttributes{Permissions: int64(info.Mode().Perm())}
 	a.ModificationTime = &modified
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {

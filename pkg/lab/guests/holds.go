@@ -82,8 +82,12 @@ func (w *Witness) LongestStall() time.Duration {
 
 // Between is the longest hold that overlaps the time from from to to, zero when there was none.
 func (w *Witness) Between(from, to time.Time) (Hold, bool) {
+	return longestBetween(w.Holds(), from, to)
+}
+
+func longestBetween(holds []Hold, from, to time.Time) (Hold, bool) {
 	var found Hold
-	for _, h := range w.Holds() {
+	for _, h := range holds {
 		if h.From.After(to) || (!h.To.IsZero() && h.To.Before(from)) {
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -34,6 +35,8 @@ type Machine struct {
 	VM string
 	// Root is the folder that stands for the guest's /. It must exist, be absolute and need no quoting in a shell.
 	Root string
+	// Windows is the guest behind Root where that is a Windows; nil for Linux.
+	Windows *Wine
 	// Env is given to every program besides what the client asks for, and wins over it.
 	Env []string
 	// Users are the names and passwords that may log on.
@@ -55,8 +58,8 @@ type Process struct {
 type Logons struct{ Good, Refused int }
 
 // Managers are the guest managers of one vCenter; they implement vcenter.Guests. They are credible for the shape of the
-// calls, credentials, exit codes and transfers; they never emulate the latency of hostd and Tools, token filtering or
-// Windows paths. All methods may be called concurrently.
+// calls, credentials, exit codes and transfers; they never emulate the latency of hostd and Tools, or token
+// filtering. All methods may be called concurrently.
 type Managers struct {
 	home *regexp.Regexp
 
@@ -72,6 +75,7 @@ type machine struct {
 
 	mu        sync.Mutex
 	processes []*process
+	programs  []windowsProgram // of a Windows guest
 	logons    Logons
 	closed    bool
 	work      sync.WaitGroup
@@ -101,7 +105,11 @@ func (m *Managers) Add(one Machine) error {
 	if err != nil {
 		return fmt.Errorf("open root of guest %q: %w", one.VM, err)
 	}
-	for _, dir := range []string{"var/lib", "tmp", "root"} { // what every Linux guest has
+	folders := []string{"var/lib", "tmp", "root"} // what every Linux guest has
+	if one.Windows != nil {
+		folders = nil // it was furnished by Wine
+	}
+	for _, dir := range folders {
 		if err := root.MkdirAll(dir, 0o755); err != nil {
 			return errors.Join(fmt.Errorf("prepare root of guest %q: %w", one.VM, err), root.Close())
 		}
@@ -217,6 +225,29 @@ func (m *Managers) Close() error {
 		errs = append(errs, guest.close())
 	}
 	return errors.Join(errs...)
+}
+
+// locate is the path below the machine's root, by the rules of its system.
+func (g *machine) locate(guestPath string) (string, types.BaseMethodFault) {
+	if g.Windows != nil {
+		return locateWindows(g.root, guestPath)
+	}
+	return local(guestPath)
+}
+
+// join is the path of a name in a folder of the guest.
+func (g *machine) join(dir, name string) string {
+	if g.Windows != nil {
+		return strings.TrimRight(dir, `\`) + `\` + name
+	}
+	return path.Join(dir, name)
+}
+
+// guestFault is what went wrong inside the guest, beyond what the faults of guest operations name.
+func guestFault(err error) types.BaseMethodFault {
+	return &types.GuestOperationsFault{VimFault: types.VimFault{MethodFault: types.MethodFault{
+		FaultCause: &types.LocalizedMethodFault{Fault: &types.SystemErrorFault{Reason: err.Error()}, LocalizedMessage: err.Error()},
+	}}}
 }
 
 // local is the path below the machine's root, as os.Root wants it; a path that is not absolute or steps up is refused.

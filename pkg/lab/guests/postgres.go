@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -17,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/stillframe/stillframe/pkg/lab/postgres"
 )
 
 const (
@@ -27,78 +28,38 @@ const (
 	postgresFolder = "postgres"
 	// transactionPause is the client's rest between two transactions.
 	transactionPause = 3 * time.Millisecond
-	// capDACReadSearch lets the server's user pass folders that only root may (linux/capability.h): the lab's folders.
-	capDACReadSearch = 2
 )
-
-// postgresSystem is a PostgreSQL that is installed on this machine, with the user that it runs as.
-type postgresSystem struct {
-	bin      string
-	user     string
-	uid, gid uint32
-}
-
-// findPostgres looks where Debian puts it.
-func findPostgres() (postgresSystem, error) {
-	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
-	if err != nil || len(found) == 0 {
-		return postgresSystem{}, errors.Join(errors.New("no PostgreSQL is installed (on Debian as root: apt install postgresql-15)"), err)
-	}
-	slices.Sort(found)
-	s := postgresSystem{bin: filepath.Dir(found[len(found)-1]), user: "postgres"}
-	u, err := user.Lookup(s.user)
-	if err != nil {
-		return s, err
-	}
-	uid, err := strconv.ParseUint(u.Uid, 10, 32)
-	if err != nil {
-		return s, err
-	}
-	gid, err := strconv.ParseUint(u.Gid, 10, 32)
-	s.uid, s.gid = uint32(uid), uint32(gid)
-	return s, err
-}
-
-// command is a program of PostgreSQL under its own user, which may pass the lab's folders.
-func (s postgresSystem) command(name string, args ...string) *exec.Cmd {
-	return &exec.Cmd{
-		Path: filepath.Join(s.bin, name), Args: append([]string{name}, args...), Dir: "/", Env: []string{"PATH=" + s.bin + ":/usr/bin:/bin", "LC_ALL=C"},
-		SysProcAttr: &syscall.SysProcAttr{
-			Setpgid: true, Credential: &syscall.Credential{Uid: s.uid, Gid: s.gid}, AmbientCaps: []uintptr{capDACReadSearch},
-		},
-	}
-}
 
 // ProbePostgres says whether StartPostgres can work here.
 func ProbePostgres() error {
-	_, err := findPostgres()
+	_, err := postgres.Find()
 	return err
 }
 
 // postgresServer is one running server; only its own user reaches it, through a unix socket.
 type postgresServer struct {
-	postgresSystem
+	postgres.System
 	socket string
 	cmd    *exec.Cmd
 	log    string
 	exited chan struct{}
 }
 
-// serve starts a server on a data directory and waits until it answers.
-func (s postgresSystem) serve(ctx context.Context, data, log string) (*postgresServer, error) {
+// servePostgres starts a server on a data directory and waits until it answers.
+func servePostgres(ctx context.Context, s postgres.System, data, log string) (*postgresServer, error) {
 	socket, err := os.MkdirTemp("", "lab-pg-")
 	if err != nil {
 		return nil, err
 	}
-	v := &postgresServer{postgresSystem: s, socket: socket, log: log, exited: make(chan struct{})}
+	v := &postgresServer{System: s, socket: socket, log: log, exited: make(chan struct{})}
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err == nil {
-		err = os.Chown(socket, int(s.uid), int(s.gid))
+		err = os.Chown(socket, int(s.UID), int(s.GID))
 	}
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(socket))
 	}
-	v.cmd = s.command("postgres", "-D", data, "-k", socket, "-c", "listen_addresses=", "-c", "shared_buffers=16MB", "-c", "max_wal_size=32MB",
+	v.cmd = s.Command("postgres", "-D", data, "-k", socket, "-c", "listen_addresses=", "-c", "shared_buffers=16MB", "-c", "max_wal_size=32MB",
 		"-c", "min_wal_size=8MB", "-c", "log_checkpoints=on", "-c", "unix_socket_permissions=0700")
 	v.cmd.Stdout, v.cmd.Stderr = out, out
 	if err := errors.Join(v.cmd.Start(), out.Close()); err != nil {
@@ -128,7 +89,7 @@ func (s postgresSystem) serve(ctx context.Context, data, log string) (*postgresS
 
 // psql is a client of the server.
 func (v *postgresServer) psql(args ...string) *exec.Cmd {
-	return v.command("psql", append([]string{"-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-h", v.socket, "-d", "postgres"}, args...)...)
+	return v.Command("psql", append([]string{"-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-h", v.socket, "-d", "postgres"}, args...)...)
 }
 
 // query runs one statement and gives what it prints.
@@ -183,21 +144,21 @@ type Postgres struct {
 // StartPostgres makes a cluster on the guest's disk, starts its server and returns when the client's first transaction
 // is committed. It needs root, and PostgreSQL. The guest closes it.
 func StartPostgres(ctx context.Context, g *Linux) (*Postgres, error) {
-	installed, err := findPostgres()
+	installed, err := postgres.Find()
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, postgresStart, fmt.Errorf("PostgreSQL took longer than %s", postgresStart))
 	defer cancel()
 	data := filepath.Join(g.mount, postgresFolder)
-	if err := errors.Join(os.Mkdir(data, 0o700), os.Chown(data, int(installed.uid), int(installed.gid))); err != nil {
+	if err := errors.Join(os.Mkdir(data, 0o700), os.Chown(data, int(installed.UID), int(installed.GID))); err != nil {
 		return nil, fmt.Errorf("make a cluster: %w", err)
 	}
-	out, err := installed.command("initdb", "-D", data, "-U", installed.user, "-A", "trust", "-k", "-E", "UTF8", "--wal-segsize=1", "--no-instructions").CombinedOutput()
+	out, err := installed.Command("initdb", "-D", data, "-U", installed.User, "-A", "trust", "-k", "-E", "UTF8", "--wal-segsize=1", "--no-instructions").CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("make a cluster: %w: %s", err, out)
 	}
-	server, err := installed.serve(ctx, data, filepath.Join(filepath.Dir(g.disk), "postgres.log"))
+	server, err := servePostgres(ctx, installed, data, filepath.Join(filepath.Dir(g.disk), "postgres.log"))
 	if err != nil {
 		return nil, err
 	}
@@ -266,7 +227,7 @@ func (p *Postgres) fail(err error) {
 
 // HookEnv is what a hook's description has to set, so that the hook finds the server.
 func (p *Postgres) HookEnv() []string {
-	return []string{"PGHOST=" + p.server.socket, "STILLFRAME_PG_USER=" + p.server.user}
+	return []string{"PGHOST=" + p.server.socket, "STILLFRAME_PG_USER=" + p.server.User}
 }
 
 // AcknowledgedBefore counts the transactions that were acknowledged before t.
@@ -320,7 +281,7 @@ type Recovery struct {
 // RecoverPostgres copies an image into the folder dir, mounts the copy, starts a server on it and counts. The image is
 // only read. It needs root.
 func RecoverPostgres(ctx context.Context, image, dir string) (r Recovery, err error) {
-	installed, err := findPostgres()
+	installed, err := postgres.Find()
 	if err != nil {
 		return r, err
 	}
@@ -342,7 +303,7 @@ func RecoverPostgres(ctx context.Context, image, dir string) (r Recovery, err er
 	if err := os.Remove(filepath.Join(data, "postmaster.pid")); err != nil {
 		return r, err
 	}
-	server, err := installed.serve(ctx, data, log)
+	server, err := servePostgres(ctx, installed, data, log)
 	if err != nil {
 		return r, err
 	}

@@ -47,17 +47,21 @@ type process struct {
 // program's. The environment is what the client asks for, or a plain one, and the machine's own.
 func (p *processManager) StartProgramInGuest(ctx *simulator.Context, req *types.StartProgramInGuest) soap.HasFault {
 	guest, user, fault := p.all.admit(ctx, req.Vm, req.Auth)
-	var pid int
+	var pid int64
 	if fault == nil {
-		pid, fault = p.start(guest, user, req.Spec.GetGuestProgramSpec())
+		start := p.start
+		if guest.Windows != nil {
+			start = p.startWindows
+		}
+		pid, fault = start(guest, user, req.Spec.GetGuestProgramSpec())
 	}
 	if fault != nil {
 		return &methods.StartProgramInGuestBody{Fault_: refuse(fault)}
 	}
-	return &methods.StartProgramInGuestBody{Res: &types.StartProgramInGuestResponse{Returnval: int64(pid)}}
+	return &methods.StartProgramInGuestBody{Res: &types.StartProgramInGuestResponse{Returnval: pid}}
 }
 
-func (p *processManager) start(guest *machine, user string, spec *types.GuestProgramSpec) (int, types.BaseMethodFault) {
+func (p *processManager) start(guest *machine, user string, spec *types.GuestProgramSpec) (int64, types.BaseMethodFault) {
 	if _, fault := local(spec.ProgramPath); fault != nil {
 		return 0, fault
 	}
@@ -90,11 +94,9 @@ func (p *processManager) start(guest *machine, user string, spec *types.GuestPro
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
 	}}
 	if err := guest.launch(made); err != nil {
-		return 0, &types.GuestOperationsFault{VimFault: types.VimFault{MethodFault: types.MethodFault{
-			FaultCause: &types.LocalizedMethodFault{Fault: &types.SystemErrorFault{Reason: err.Error()}, LocalizedMessage: err.Error()},
-		}}}
+		return 0, guestFault(err)
 	}
-	return made.pid, nil
+	return int64(made.pid), nil
 }
 
 // environment is what every program of the guest gets.
@@ -114,7 +116,7 @@ func (g *machine) launch(p *process) error {
 	var log *os.File
 	if g.Logs != "" {
 		var err error
-		log, err = os.OpenFile(filepath.Join(g.Logs, fmt.Sprintf("program-%03d.log", len(g.processes)+1)),
+		log, err = os.OpenFile(filepath.Join(g.Logs, g.logName()),
 			os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 		if err != nil {
 			return fmt.Errorf("open log of program: %w", err)
@@ -138,6 +140,11 @@ func (g *machine) launch(p *process) error {
 		close(p.done)
 	})
 	return nil
+}
+
+// logName is the name of the next program's log.
+func (g *machine) logName() string {
+	return fmt.Sprintf("program-%03d.log", len(g.processes)+len(g.programs)+1)
 }
 
 // exitCode is what a shell would see: 128 and the signal for a program that was killed (unverified on real guests).
@@ -169,10 +176,24 @@ func (p *processManager) ListProcessesInGuest(ctx *simulator.Context, req *types
 		return &methods.ListProcessesInGuestBody{Fault_: refuse(fault)}
 	}
 	res := &types.ListProcessesInGuestResponse{}
-	guest.mu.Lock()
-	defer guest.mu.Unlock()
-	for _, one := range guest.processes {
-		if len(req.Pids) > 0 && !slices.Contains(req.Pids, int64(one.pid)) {
+	if guest.Windows != nil {
+		var err error
+		if res.Returnval, err = guest.listWindows(req.Pids); err != nil {
+			return &methods.ListProcessesInGuestBody{Fault_: refuse(guestFault(err))}
+		}
+		return &methods.ListProcessesInGuestBody{Res: res}
+	}
+	res.Returnval = guest.listLinux(req.Pids)
+	return &methods.ListProcessesInGuestBody{Res: res}
+}
+
+// listLinux lists what guest operations started.
+func (g *machine) listLinux(pids []int64) []types.GuestProcessInfo {
+	var list []types.GuestProcessInfo
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, one := range g.processes {
+		if len(pids) > 0 && !slices.Contains(pids, int64(one.pid)) {
 			continue
 		}
 		info := types.GuestProcessInfo{
@@ -180,26 +201,43 @@ func (p *processManager) ListProcessesInGuest(ctx *simulator.Context, req *types
 			CmdLine: strings.TrimSpace(`"` + one.path + `" ` + one.args),
 		}
 		if !one.end.IsZero() {
-			if guest.KeepExit > 0 && time.Since(one.end) > guest.KeepExit {
+			if g.KeepExit > 0 && time.Since(one.end) > g.KeepExit {
 				continue
 			}
 			info.EndTime, info.ExitCode = &one.end, one.code
 		}
-		res.Returnval = append(res.Returnval, info)
+		list = append(list, info)
 	}
-	return &methods.ListProcessesInGuestBody{Res: res}
+	return list
 }
 
 // TerminateProcessInGuest sends SIGTERM to the program, and SIGKILL when it lives on.
 func (p *processManager) TerminateProcessInGuest(ctx *simulator.Context, req *types.TerminateProcessInGuest) soap.HasFault {
 	guest, _, fault := p.all.admit(ctx, req.Vm, req.Auth)
-	if fault == nil && !guest.terminate(int(req.Pid)) {
-		fault = &types.GuestProcessNotFound{Pid: req.Pid}
+	if fault == nil {
+		fault = guest.end(req.Pid)
 	}
 	if fault != nil {
 		return &methods.TerminateProcessInGuestBody{Fault_: refuse(fault)}
 	}
 	return &methods.TerminateProcessInGuestBody{Res: &types.TerminateProcessInGuestResponse{}}
+}
+
+// end ends a process by the means of the guest's system.
+func (g *machine) end(pid int64) types.BaseMethodFault {
+	ended, err := false, error(nil)
+	if g.Windows != nil {
+		ended, err = g.endWindows(pid)
+	} else {
+		ended = g.terminate(int(pid))
+	}
+	switch {
+	case err != nil:
+		return guestFault(err)
+	case !ended:
+		return &types.GuestProcessNotFound{Pid: pid}
+	}
+	return nil
 }
 
 // terminate is false when no such program lives.
@@ -273,6 +311,15 @@ func (m *Managers) Stun(vm string, sig syscall.Signal) (int, error) {
 	return len(seen), errors.Join(errs...)
 }
 
+// Inside lists what Stun would signal now, by the process ids of this computer.
+func (m *Managers) Inside(vm string) []int {
+	guest := m.find(vm)
+	if guest == nil {
+		return nil
+	}
+	return guest.inside()
+}
+
 // stunPasses bounds how often Stun looks for processes that were forked meanwhile.
 const stunPasses = 10
 
@@ -284,6 +331,9 @@ func (g *machine) inside() []int {
 		return nil
 	}
 	mark := []byte(guestMark + g.Root + "\x00")
+	if g.Windows != nil {
+		mark = []byte(g.Windows.mark() + "\x00")
+	}
 	var pids []int
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())

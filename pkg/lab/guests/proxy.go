@@ -42,7 +42,8 @@ type Proxy struct {
 	pairs   map[*net.TCPConn]*net.TCPConn
 	refuse  bool
 	closed  bool
-	stalled chan struct{} // nil while bytes flow, else closed by Resume
+	stalled chan struct{} // nil while bytes flow, else closed by Restore
+	oneWay  bool          // only what goes to the guest is stalled
 	shape   Shape
 	opened  func()
 
@@ -102,9 +103,15 @@ func (p *Proxy) Cut(refuse bool) {
 }
 
 // Stall stops carrying bytes, without closing anything, until Restore. Up to one buffer in flight is kept back.
-func (p *Proxy) Stall() {
+func (p *Proxy) Stall() { p.stall(false) }
+
+// StallToGuest stops carrying bytes to the guest only, until Restore: what the guest says still arrives.
+func (p *Proxy) StallToGuest() { p.stall(true) }
+
+func (p *Proxy) stall(oneWay bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.oneWay = oneWay
 	if p.stalled == nil {
 		p.stalled = make(chan struct{})
 	}
@@ -229,6 +236,9 @@ func (p *Proxy) write(to *net.TCPConn, buf []byte, passed *int64, toGuest bool) 
 	for len(buf) > 0 {
 		p.mu.Lock()
 		stalled, shape := p.stalled, p.shape
+		if p.oneWay && !toGuest {
+			stalled = nil
+		}
 		p.mu.Unlock()
 		if stalled != nil {
 			<-stalled
@@ -246,11 +256,12 @@ func (p *Proxy) write(to *net.TCPConn, buf []byte, passed *int64, toGuest bool) 
 		if cut {
 			piece = piece[:max(limit-*passed, 0)]
 		}
-		if _, err := to.Write(piece); err != nil {
+		count.Add(int64(len(piece))) // before the write: whoever has read the bytes finds them counted
+		if n, err := to.Write(piece); err != nil {
+			count.Add(int64(n - len(piece)))
 			return false
 		}
 		*passed += int64(len(piece))
-		count.Add(int64(len(piece)))
 		if cut && p.cutNow() {
 			return false
 		}

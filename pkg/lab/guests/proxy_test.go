@@ -141,6 +141,53 @@ func TestProxyStall(t *testing.T) {
 	}
 }
 
+// TestProxyStallToGuest keeps back what goes to the guest while what the guest says arrives.
+func TestProxyStallToGuest(t *testing.T) {
+	var lc net.ListenConfig
+	inside, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := guests.StartProxy(t.Context(), "127.0.0.1:0", inside.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := dial(t, p)
+	peer, err := inside.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(peer.Close(), inside.Close(), p.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	p.StallToGuest()
+	if _, err := c.Write([]byte("down")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := peer.Write([]byte("up")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, 2)); err != nil {
+		t.Errorf("what the guest says = %v, want it carried", err)
+	}
+	if err := peer.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	var late net.Error
+	if n, err := peer.Read(make([]byte, 4)); !errors.As(err, &late) || !late.Timeout() {
+		t.Errorf("the guest read %d bytes, %v, want a timeout", n, err)
+	}
+	p.Restore()
+	if err := peer.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(peer, make([]byte, 4)); err != nil {
+		t.Errorf("the bytes kept back = %v, want them carried", err)
+	}
+}
+
 func TestProxyWithoutInside(t *testing.T) {
 	p, err := guests.StartProxy(t.Context(), "127.0.0.1:0", "127.0.0.1:1")
 	if err != nil {

@@ -26,6 +26,7 @@ type Scripted struct {
 	mu      sync.Mutex
 	turn    *sync.Cond // the writer waits here while held
 	held    *net.UnixConn
+	ended   func()
 	rescue  *time.Timer
 	leave   bool
 	conns   map[*net.UnixConn]bool
@@ -196,17 +197,29 @@ func (g *Scripted) freeze(conn *net.UnixConn) string {
 	return "frozen"
 }
 
+// OnEnd sets the hook that is told of the end of each hold, before the freezer is.
+func (g *Scripted) OnEnd(hook func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ended = hook
+}
+
 // release ends the hold of one connection; false when it holds nothing.
 func (g *Scripted) release(conn *net.UnixConn) bool {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	if g.held == nil || g.held != conn {
+		g.mu.Unlock()
 		return false
 	}
 	g.Witness.held(time.Now())
 	g.held = nil
 	g.rescue.Stop()
 	g.turn.Broadcast()
+	ended := g.ended
+	g.mu.Unlock()
+	if ended != nil {
+		ended()
+	}
 	return true
 }
 

@@ -86,6 +86,23 @@ func TestScriptedHold(t *testing.T) {
 	}
 }
 
+// TestScriptedOnEnd: the hook hears of the end of a hold before the freezer does, once for each.
+func TestScriptedOnEnd(t *testing.T) {
+	g := scripted(t)
+	until(t, "a record", func() bool { return g.Acknowledged() > 0 })
+	ended := make(chan struct{}, 8)
+	g.OnEnd(func() { ended <- struct{}{} })
+	f := dialFreezer(t, g)
+	f.say("thaw", "notheld")
+	for n := range 2 {
+		f.say("freeze", "frozen")
+		f.say("thaw", "thawed")
+		if len(ended) != n+1 {
+			t.Errorf("after %d holds the hook was told %d times", n+1, len(ended))
+		}
+	}
+}
+
 func TestScriptedHoldEndsWithItsSocket(t *testing.T) {
 	g := scripted(t)
 	f := dialFreezer(t, g)

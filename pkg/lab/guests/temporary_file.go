@@ -21,7 +21,7 @@ const temporaryFolder = HomePrefix + "/tmp"
 func (f *fileManager) CreateTemporaryFileInGuest(ctx *simulator.Context, req *types.CreateTemporaryFileInGuest) soap.HasFault {
 	dir := req.DirectoryPath
 	if dir == "" {
-		dir = temporaryFolder
+		dir = f.temporary(ctx, req.Vm, temporaryFolder)
 	}
 	guest, at, fault := f.enter(ctx, req.Vm, req.Auth, dir)
 	if fault == nil && req.DirectoryPath == "" {
@@ -42,5 +42,5 @@ func (f *fileManager) CreateTemporaryFileInGuest(ctx *simulator.Context, req *ty
 	if fault != nil {
 		return &methods.CreateTemporaryFileInGuestBody{Fault_: refuse(fault)}
 	}
-	return &methods.CreateTemporaryFileInGuestBody{Res: &types.CreateTemporaryFileInGuestResponse{Returnval: path.Join(dir, name)}}
+	return &methods.CreateTemporaryFileInGuestBody{Res: &types.CreateTemporaryFileInGuestResponse{Returnval: guest.join(dir, name)}}
 }

@@ -109,7 +109,7 @@ func (f *fileManager) InitiateFileTransferFromGuest(ctx *simulator.Context, req 
 			fault = &types.NotAFile{FileFault: types.FileFault{File: req.GuestFilePath}}
 		default:
 			body.Res = &types.InitiateFileTransferFromGuestResponse{Returnval: types.FileTransferInformation{
-				Attributes: attributes(info), Size: info.Size(), Url: transferURL(f.all.grant(transfer{guest: guest, at: at})),
+				Attributes: guest.attributes(info), Size: info.Size(), Url: transferURL(f.all.grant(transfer{guest: guest, at: at})),
 			}}
 		}
 	}

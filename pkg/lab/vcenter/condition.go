@@ -38,6 +38,7 @@ func conditions() map[string]condition {
 	all := stateConditions()
 	maps.Copy(all, deviceConditions())
 	maps.Copy(all, storageConditions())
+	maps.Copy(all, loadConditions())
 	return all
 }
 
@@ -238,11 +239,11 @@ func (s *Server) afflict(ctx context.Context, m *machine) error {
 	return nil
 }
 
-// standIn makes the simulator's host the front itself: clients pin the host's certificate for guest transfers, and ask
+// standIn makes the simulator's host tell an address of ours: clients pin the host's certificate for guest transfers, and ask
 // whether its port answers.
-func (s *Server) standIn(host *simulator.HostSystem, thumbprint string) {
+func (s *Server) standIn(host *simulator.HostSystem, address, thumbprint string) {
 	host.Summary.Config.SslThumbprint = thumbprint
-	host.Summary.Config.Name = s.address
+	host.Summary.Config.Name = address
 }
 
 // snapshot takes a snapshot without a task of ours.

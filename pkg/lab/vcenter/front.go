@@ -98,19 +98,13 @@ func (s *Server) describe(m *simulator.Method, vm *machine) Call {
 
 // answer applies the fault plan, then answers by ourselves or by the simulator.
 func (s *Server) answer(r *http.Request, m *simulator.Method, vm *machine, call *Call, body []byte) answer {
-	cut, planned := s.applyRule(r, m.Name, vm, call)
+	cut, planned := s.applyRule(&s.rules, &s.calls, r, m.Name, vm, call)
 	if planned != nil {
 		return *planned
 	}
 	a, ours := s.authorize(r, m, vm)
 	if !ours {
-		a, ours = s.override(r, m, vm)
-	}
-	if !ours {
-		a, ours = s.gates.serve(r, m, body, s.nudge)
-	}
-	if !ours {
-		a = s.dispatch(r, body)
+		a = s.common(r, m, vm, body, false)
 	}
 	if cut {
 		panic(http.ErrAbortHandler)
@@ -118,14 +112,32 @@ func (s *Server) answer(r *http.Request, m *simulator.Method, vm *machine, call 
 	return a
 }
 
+// common answers what vCenter and a host answer alike; direct says that it was asked of the host.
+func (s *Server) common(r *http.Request, m *simulator.Method, vm *machine, body []byte, direct bool) answer {
+	a, ours := s.currentTime(r, m)
+	if !ours {
+		a, ours = s.performance(r, m)
+	}
+	if !ours {
+		a, ours = s.override(r, m, vm, direct)
+	}
+	if !ours {
+		a, ours = s.gates.serve(r, m, body, s.nudge)
+	}
+	if !ours {
+		a = s.dispatch(r, body)
+	}
+	return a
+}
+
 // applyRule does what the plan says about a call before it happens: an answer instead of it, or cut = the answer must be
 // thrown away. A cut before the call is a panic that net/http turns to a closed connection.
-func (s *Server) applyRule(r *http.Request, method string, vm *machine, call *Call) (cut bool, planned *answer) {
+func (s *Server) applyRule(rules *rules, calls *recorder, r *http.Request, method string, vm *machine, call *Call) (cut bool, planned *answer) {
 	moref := ""
 	if vm != nil {
 		moref = vm.ref.Value
 	}
-	rule := s.rules.take(method, moref)
+	rule := rules.take(method, moref)
 	if rule == nil {
 		return false, nil
 	}
@@ -136,7 +148,7 @@ func (s *Server) applyRule(r *http.Request, method string, vm *machine, call *Ca
 		if err != nil {
 			panic(err.Error()) // Plan has checked it
 		}
-		s.calls.fault(call, rule.Fault)
+		calls.fault(call, rule.Fault)
 		a := faultAnswer(fault)
 		return false, &a
 	case Unavailable:
@@ -169,11 +181,13 @@ func (s *Server) servePlain(w http.ResponseWriter, r *http.Request, half time.Du
 		panic(http.ErrAbortHandler)
 	}
 	s.called(call)
-	cut, planned := s.applyRule(r, r.Method, nil, call)
+	cut, planned := s.applyRule(&s.rules, &s.calls, r, r.Method, nil, call)
 	a := answer{header: http.Header{}}
 	switch {
 	case planned != nil:
 		a = *planned
+	case strings.HasPrefix(r.URL.Path, restPath):
+		s.serveREST(&a, r)
 	case s.guests != nil && strings.HasPrefix(r.URL.Path, TransferPath):
 		s.guests.ServeHTTP(&a, r)
 	default:

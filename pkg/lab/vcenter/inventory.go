@@ -18,11 +18,12 @@ type machine struct {
 	spec VM
 	ref  types.ManagedObjectReference
 	turn chan struct{} // one token: its tasks run one after the other
+	load load
 
-	mu             sync.Mutex
-	create, remove TaskPlan
-	ended          chan struct{} // closed by EndTasks; nil while no task hangs
-	random         *rand.Rand
+	mu                         sync.Mutex
+	create, remove, hostCreate TaskPlan
+	ended                      chan struct{} // closed by EndTasks; nil while no task hangs
+	random                     *rand.Rand
 }
 
 // drawn is the plan with the times of one task.
@@ -265,7 +266,7 @@ func describeGuest(vm *simulator.VirtualMachine, spec VM) {
 		guest.ToolsStatus = types.VirtualMachineToolsStatusToolsOk
 		guest.ToolsRunningStatus = string(types.VirtualMachineToolsRunningStatusGuestToolsRunning)
 		guest.GuestState = string(types.VirtualMachineGuestStateRunning)
-		guest.GuestFamily = spec.GuestFamily
+		guest.GuestFamily, guest.GuestId = spec.GuestFamily, spec.GuestID
 		guest.HostName = spec.Name
 		guest.IpAddress = spec.Address
 		if spec.Address != "" {

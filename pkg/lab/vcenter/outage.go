@@ -103,8 +103,12 @@ func (s *Server) Restart(ctx context.Context, withNewCertificate bool) error {
 	return nil
 }
 
-// tellThumbprint makes the hosts tell the front's certificate: clients pin it for guest transfers.
+// tellThumbprint makes the hosts tell the front's certificate: clients pin it for guest transfers. Hosts that answer for
+// themselves keep their own.
 func (s *Server) tellThumbprint(sha1 string) {
+	if len(s.hosts) > 0 {
+		return
+	}
 	ctx := s.context()
 	for _, host := range s.registry().All("HostSystem") {
 		ctx.WithLock(host, func() { host.(*simulator.HostSystem).Summary.Config.SslThumbprint = sha1 })
@@ -157,6 +161,7 @@ func (s *Server) DropSessions() {
 	for cookie := range s.outage.known {
 		s.outage.forgotten[cookie] = true
 	}
+	clear(s.tags.sessions)
 	close(s.outage.dropped)
 	s.outage.dropped = make(chan struct{})
 }

@@ -23,7 +23,7 @@ const diskBytes = 1 << 30
 // populatePoll is how often the creation of a VM is looked at: it takes about 2 ms.
 const populatePoll = 100 * time.Microsecond
 
-// populate builds one datacenter DC0 with one cluster of one host, then the VMs.
+// populate builds one datacenter DC0 with its clusters and hosts, then the VMs.
 func (s *Server) populate(ctx context.Context, o Options, hostThumbprint string) error {
 	if err := o.check(); err != nil {
 		return err
@@ -33,7 +33,8 @@ func (s *Server) populate(ctx context.Context, o Options, hostThumbprint string)
 		version = "8.0.3"
 	}
 	model := simulator.VPX()
-	model.Autostart, model.Machine, model.Host, model.Portgroup, model.ClusterHost = false, 0, 0, 0, 1
+	model.Autostart, model.Machine, model.Host, model.Portgroup, model.ClusterHost = false, 0, 0, 0, max(o.Hosts, 1)
+	model.Cluster = max(o.Clusters, 1)
 	about := &model.ServiceContent.About
 	about.Version, about.ApiVersion, about.Build = version, version+".0", "24022515"
 	about.FullName = fmt.Sprintf("%s %s build-%s", about.Name, version, about.Build)
@@ -41,9 +42,18 @@ func (s *Server) populate(ctx context.Context, o Options, hostThumbprint string)
 	if err := model.Create(); err != nil {
 		return fmt.Errorf("create lab inventory: %w", err)
 	}
-	for _, host := range s.registry().All("HostSystem") {
-		// Clients pin the host's certificate for guest transfers; the front is that host.
-		s.standIn(host.(*simulator.HostSystem), hostThumbprint)
+	for _, entity := range s.registry().All("HostSystem") {
+		of := entity.(*simulator.HostSystem)
+		if o.HostPassword == "" {
+			s.standIn(of, s.address, hostThumbprint) // the front is that host
+			continue
+		}
+		host, err := s.newHost(ctx, of, o.HostRTT)
+		if err != nil {
+			return err
+		}
+		s.hosts = append(s.hosts, host)
+		s.standIn(of, host.address, host.certificate.sha1)
 	}
 	client, err := vim25.NewClient(ctx, model.Service)
 	if err != nil {
@@ -51,6 +61,10 @@ func (s *Server) populate(ctx context.Context, o Options, hostThumbprint string)
 	}
 	if err := s.addMachines(ctx, client, o.VMs); err != nil {
 		return fmt.Errorf("populate lab inventory: %w", err)
+	}
+	s.attributes()
+	if err := s.attach(); err != nil {
+		return err
 	}
 	if o.Guests != nil {
 		o.Guests.Install(s.registry())
@@ -66,7 +80,7 @@ func (o Options) check() error {
 			return fmt.Errorf("check VMs of lab vcenter: %q has no name or is there twice", at)
 		}
 		seen[at] = true
-		if err := errors.Join(vm.Create.check(), vm.Remove.check(), vm.checkConditions()); err != nil {
+		if err := errors.Join(vm.Create.check(), vm.Remove.check(), vm.HostCreate.check(), vm.checkConditions()); err != nil {
 			return fmt.Errorf("check VM %q of lab vcenter: %w", at, err)
 		}
 	}
@@ -85,21 +99,23 @@ func (s *Server) addMachines(ctx context.Context, client *vim25.Client, vms []VM
 	if err != nil {
 		return fmt.Errorf("find folders: %w", err)
 	}
-	pool, err := finder.DefaultResourcePool(ctx)
-	if err != nil {
-		return fmt.Errorf("find resource pool: %w", err)
-	}
+	places := places{finder: finder, pools: map[string]*object.ResourcePool{}, hosts: map[string]*object.HostSystem{}}
 	known := map[string]*object.Folder{"": folders.VmFolder}
 	for i, vm := range vms {
 		folder, err := ensureFolder(ctx, known, strings.Trim(path.Clean("/"+vm.Folder), "/"))
 		if err != nil {
 			return err
 		}
+		vm = vm.system()
 		config, err := configure(i, vm)
 		if err != nil {
 			return fmt.Errorf("describe VM %q: %w", vm.Name, err)
 		}
-		task, err := folder.CreateVM(ctx, config, pool, nil)
+		pool, host, err := places.of(ctx, vm)
+		if err != nil {
+			return fmt.Errorf("place VM %q: %w", vm.Name, err)
+		}
+		task, err := folder.CreateVM(ctx, config, pool, host)
 		if err != nil {
 			return fmt.Errorf("create VM %q: %w", vm.Name, err)
 		}
@@ -108,6 +124,64 @@ func (s *Server) addMachines(ctx context.Context, client *vim25.Client, vms []VM
 		}
 	}
 	return nil
+}
+
+// firstCluster is where VMs are that do not name one.
+const firstCluster = "DC0_C0"
+
+// places are the pools and hosts that VMs are put into, each looked up once.
+type places struct {
+	finder *find.Finder
+	pools  map[string]*object.ResourcePool
+	hosts  map[string]*object.HostSystem
+}
+
+// of is where a VM belongs.
+func (p places) of(ctx context.Context, vm VM) (*object.ResourcePool, *object.HostSystem, error) {
+	cluster := vm.Cluster
+	if cluster == "" {
+		cluster = firstCluster
+	}
+	name := vm.Host
+	if name == "" {
+		name = cluster + "_H0"
+	}
+	host := p.hosts[name]
+	if host == nil {
+		found, err := p.finder.HostSystem(ctx, path.Join(cluster, name))
+		if err != nil {
+			return nil, nil, fmt.Errorf("find host: %w", err)
+		}
+		host, p.hosts[name] = found, found
+	}
+	pool, err := p.pool(ctx, path.Join(cluster, "Resources", vm.Pool))
+	return pool, host, err
+}
+
+// pool finds or makes a resource pool and those above it.
+func (p places) pool(ctx context.Context, at string) (*object.ResourcePool, error) {
+	if pool := p.pools[at]; pool != nil {
+		return pool, nil
+	}
+	above, name := path.Split(at)
+	if name == "Resources" {
+		pool, err := p.finder.ResourcePool(ctx, at)
+		if err != nil {
+			return nil, fmt.Errorf("find resource pool: %w", err)
+		}
+		p.pools[at] = pool
+		return pool, nil
+	}
+	parent, err := p.pool(ctx, path.Clean(above))
+	if err != nil {
+		return nil, err
+	}
+	pool, err := parent.Create(ctx, name, types.DefaultResourceConfigSpec())
+	if err != nil {
+		return nil, fmt.Errorf("create resource pool %q: %w", at, err)
+	}
+	p.pools[at] = pool
+	return pool, nil
 }
 
 // adopt waits for the creation of a VM and gives it its guest.
@@ -119,11 +193,8 @@ func (s *Server) adopt(ctx context.Context, vm VM, ref types.ManagedObjectRefere
 	if vm.PowerState == "" {
 		vm.PowerState = string(types.VirtualMachinePowerStatePoweredOn)
 	}
-	if vm.GuestFamily == "" {
-		vm.GuestFamily = string(types.VirtualMachineGuestOsFamilyLinuxGuest)
-	}
 	m := &machine{
-		ref: result.(types.ManagedObjectReference), turn: make(chan struct{}, 1), create: vm.Create, remove: vm.Remove,
+		ref: result.(types.ManagedObjectReference), turn: make(chan struct{}, 1), create: vm.Create, remove: vm.Remove, hostCreate: vm.HostCreate,
 		random: rand.New(rand.NewPCG(s.seed, uint64(len(s.machines)))),
 	}
 	made := s.virtualMachine(m)
@@ -138,6 +209,20 @@ func (s *Server) adopt(ctx context.Context, vm VM, ref types.ManagedObjectRefere
 	m.spec = vm
 	s.machines = append(s.machines, m)
 	return s.afflict(ctx, m)
+}
+
+// system fills in the family and the system of the guest.
+func (vm VM) system() VM {
+	if vm.GuestFamily == "" {
+		vm.GuestFamily = string(types.VirtualMachineGuestOsFamilyLinuxGuest)
+	}
+	if vm.GuestID == "" {
+		vm.GuestID = string(types.VirtualMachineGuestOsIdentifierOther5xLinux64Guest)
+		if vm.GuestFamily == string(types.VirtualMachineGuestOsFamilyWindowsGuest) {
+			vm.GuestID = string(types.VirtualMachineGuestOsIdentifierWindows9Server64Guest)
+		}
+	}
+	return vm
 }
 
 // ensureFolder makes the folder and its parents below the VM folder.
@@ -166,7 +251,7 @@ func configure(i int, vm VM) (types.VirtualMachineConfigSpec, error) {
 	home := fmt.Sprintf("vm%04d", i)
 	config := types.VirtualMachineConfigSpec{
 		Name: vm.Name, Uuid: vm.UUID, InstanceUuid: vm.InstanceUUID,
-		GuestId: string(types.VirtualMachineGuestOsIdentifierOther5xLinux64Guest),
+		GuestId: vm.GuestID,
 		Files:   &types.VirtualMachineFileInfo{VmPathName: fmt.Sprintf("[LocalDS_0] %s/%s.vmx", home, home)},
 	}
 	var devices object.VirtualDeviceList

@@ -49,7 +49,9 @@ type rules struct {
 }
 
 // Plan adds a rule; the first rule that matches a call is the one that is done. It refuses a rule that could never act.
-func (s *Server) Plan(r Rule) error {
+func (s *Server) Plan(r Rule) error { return s.addRule(&s.rules, r) }
+
+func (s *Server) addRule(to *rules, r Rule) error {
 	if r.Action <= noAction || r.Action > Stall {
 		return errors.New("plan fault of lab vcenter: the rule has no action")
 	}
@@ -65,9 +67,9 @@ func (s *Server) Plan(r Rule) error {
 		}
 		r.VM = m.ref.Value
 	}
-	s.rules.mu.Lock()
-	defer s.rules.mu.Unlock()
-	s.rules.list = append(s.rules.list, &r)
+	to.mu.Lock()
+	defer to.mu.Unlock()
+	to.list = append(to.list, &r)
 	return nil
 }
 

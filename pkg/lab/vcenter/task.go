@@ -19,8 +19,9 @@ const firstTask = 1_000_000
 // poll is how often a task of the simulator is looked at.
 const poll = 2 * time.Millisecond
 
-// override answers the snapshot methods by tasks of our own; false when the call is none of them.
-func (s *Server) override(r *http.Request, m *simulator.Method, vm *machine) (answer, bool) {
+// override answers the snapshot methods by tasks of our own; false when the call is none of them. direct says that the
+// host itself was asked, past vCenter.
+func (s *Server) override(r *http.Request, m *simulator.Method, vm *machine, direct bool) (answer, bool) {
 	var start func() types.ManagedObjectReference
 	switch req := m.Body.(type) {
 	case *types.CreateSnapshotEx_Task:
@@ -28,13 +29,13 @@ func (s *Server) override(r *http.Request, m *simulator.Method, vm *machine) (an
 			(spec.Timeout < 5 || spec.Timeout > 240) { // minutes, 5..240: VirtualMachineGuestQuiesceSpec.timeout
 			return faultAnswer(&types.InvalidArgument{InvalidProperty: "quiesceSpec.timeout"}), true
 		}
-		start = func() types.ManagedObjectReference { return s.create(vm, m.Name, *req) }
+		start = func() types.ManagedObjectReference { return s.create(vm, m.Name, *req, direct) }
 	case *types.CreateSnapshot_Task:
 		again := types.CreateSnapshotEx_Task{This: req.This, Name: req.Name, Description: req.Description, Memory: req.Memory}
 		if req.Quiesce {
 			again.QuiesceSpec = &types.VirtualMachineGuestQuiesceSpec{}
 		}
-		start = func() types.ManagedObjectReference { return s.create(vm, m.Name, again) }
+		start = func() types.ManagedObjectReference { return s.create(vm, m.Name, again, direct) }
 	case *types.RemoveSnapshot_Task:
 		start = func() types.ManagedObjectReference { return s.remove(vm, m.Name, *req) }
 	case *types.ConsolidateVMDisks_Task:
@@ -50,8 +51,12 @@ func (s *Server) override(r *http.Request, m *simulator.Method, vm *machine) (an
 }
 
 // create begins a snapshot task that calls Disks.Cut, then lets the simulator put the snapshot into the VM's tree.
-func (s *Server) create(vm *machine, method string, req types.CreateSnapshotEx_Task) types.ManagedObjectReference {
-	return s.begin(vm, method, "createSnapshot", vm.take(&vm.create), func(ctx context.Context) (types.AnyType, error) {
+func (s *Server) create(vm *machine, method string, req types.CreateSnapshotEx_Task, direct bool) types.ManagedObjectReference {
+	plan := &vm.create
+	if direct && vm.spec.HostCreate != (TaskPlan{}) {
+		plan = &vm.hostCreate
+	}
+	return s.begin(vm, method, "createSnapshot", vm.take(plan), func(ctx context.Context) (types.AnyType, error) {
 		if s.disks != nil {
 			if err := s.disks.Cut(ctx, vm.spec.Name, req.Name); err != nil {
 				return nil, fmt.Errorf("cut disks: %w", err)
@@ -102,7 +107,7 @@ func (s *Server) begin(vm *machine, method, id string, plan TaskPlan, act func(c
 	task.Self = types.ManagedObjectReference{Type: "Task", Value: fmt.Sprintf("task-%d", firstTask+s.lastTask)}
 	s.mu.Unlock()
 	task.Info.Key, task.Info.Task = task.Self.Value, task.Self
-	task.Info.EntityName = vm.spec.Name
+	task.Info.EntityName, task.Info.QueueTime = vm.spec.Name, s.wallClock()
 	ctx := s.context()
 	ctx.WithLock(vm.ref, func() { ctx.Map.Put(task) }) // the lock: Put also writes the VM's recentTask
 	s.work.Add(1)                                      // the request that asked for it still counts, so Close is not past its wait
@@ -129,7 +134,7 @@ func (s *Server) run(vm *machine, method string, task *simulator.Task, plan Task
 		return
 	}
 	defer s.leave()
-	s.update(task, types.PropertyChange{Name: "info.startTime", Val: time.Now()},
+	s.update(task, types.PropertyChange{Name: "info.startTime", Val: s.wallClock()},
 		types.PropertyChange{Name: "info.state", Val: types.TaskInfoStateRunning})
 	s.tell(vm.spec.Name, method, "running")
 	cut := plan.Run / 2
@@ -216,7 +221,7 @@ func perform(ctx context.Context, plan TaskPlan, act func(context.Context) (type
 
 // finish ends a task in success or, when err is not nil, in its fault.
 func (s *Server) finish(task *simulator.Task, result types.AnyType, err error) {
-	changes := []types.PropertyChange{{Name: "info.completeTime", Val: time.Now()}}
+	changes := []types.PropertyChange{{Name: "info.completeTime", Val: s.wallClock()}}
 	if err == nil {
 		changes = append(changes, types.PropertyChange{Name: "info.state", Val: types.TaskInfoStateSuccess})
 		if result != nil {

@@ -46,6 +46,12 @@ type Options struct {
 	TaskSlots int
 	// Missing are the privileges that the role of the one account lacks on every object.
 	Missing []string
+	// Clusters is how many clusters there are, DC0_C0 onwards, Hosts how many hosts each has, DC0_C0_H0 onwards; 0 is one.
+	Clusters, Hosts int
+	// HostUser and HostPassword are the account of every ESXi host; with a password each host also answers for itself, see
+	// Host. HostRTT is added to each exchange with one.
+	HostUser, HostPassword string
+	HostRTT                time.Duration
 }
 
 // VM describes one virtual machine.
@@ -58,6 +64,8 @@ type VM struct {
 	UUID, InstanceUUID string
 	// GuestFamily is guest.guestFamily; empty is linuxGuest.
 	GuestFamily string
+	// GuestID is config.guestId, and guest.guestId while VMware Tools run; empty is a Linux or Windows of today.
+	GuestID string
 	// Address is guest.ipAddress, also told in guest.net; empty leaves both empty.
 	Address string
 	// PowerState is poweredOn, poweredOff or suspended; empty is poweredOn.
@@ -66,10 +74,19 @@ type VM struct {
 	ToolsAbsent bool
 	// Create and Remove are the plans of the VM's snapshot tasks.
 	Create, Remove TaskPlan
+	// HostCreate is the plan of creations that were asked for at the host itself; the zero plan is that of Create.
+	HostCreate TaskPlan
 	// Conditions are what is not as it should be with the VM, by the names of Conditions.
 	Conditions []string
 	// Missing are the privileges that the role of the one account lacks on this VM.
 	Missing []string
+	// Cluster, such as DC0_C1, and Host, such as DC0_C1_H0, are where it runs; empty is the first cluster, and its first host.
+	Cluster, Host string
+	// Pool is the path of a resource pool below the cluster's own, such as silver/web; empty is the cluster's own.
+	Pool string
+	// Tags are its tags, written category/name; Attributes its custom attributes.
+	Tags       []string
+	Attributes map[string]string
 }
 
 // TaskPlan says how a snapshot task goes. The zero value succeeds at once.
@@ -128,12 +145,18 @@ type Server struct {
 	slots chan struct{} // nil without a limit
 
 	missing []string // privileges
+	tags    tags
+
+	user, password         string
+	hosts                  []*Host // empty unless they answer for themselves
+	hostUser, hostPassword string
 
 	mu          sync.Mutex
 	http        *http.Server // nil while stopped
 	certificate *certificate
 	outage      outage
 	rtt         time.Duration
+	off         time.Duration // of vCenter's wall clock from this machine's
 	hooks       []func(vm, method, stage string)
 	watchers    []func(method, vm string)
 	lastTask    int
@@ -159,7 +182,8 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	lifetime, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Server{
 		address: listener.Addr().String(), certificate: cert, outage: newOutage(),
-		guests: o.Guests, disks: o.Disks, rtt: o.RTT, seed: o.Seed, missing: o.Missing,
+		guests: o.Guests, disks: o.Disks, rtt: o.RTT, seed: o.Seed, missing: o.Missing, user: o.User, password: o.Password,
+		hostUser: o.HostUser, hostPassword: o.HostPassword,
 		lifetime: func() context.Context { return lifetime }, cancel: cancel,
 	}
 	s.gates = newGates(s.dispatch)
@@ -171,11 +195,14 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		if s.model != nil && s.model.Service != nil {
 			s.model.Remove()
 		}
-		return nil, errors.Join(err, listener.Close())
+		return nil, errors.Join(err, listener.Close(), s.stopHosts())
 	}
 	s.model.Service.Listen = &url.URL{Host: "127.0.0.1:0", User: url.UserPassword(o.User, o.Password)}
 	s.hidden = s.model.Service.NewServer()
 	s.listen(listener, cert) //nolint:contextcheck // it serves for as long as the server lives
+	for _, h := range s.hosts {
+		h.serve() //nolint:contextcheck // as above
+	}
 	return s, nil
 }
 
@@ -190,7 +217,7 @@ func (s *Server) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	s.cancel()
-	err := s.Stop()
+	err := errors.Join(s.Stop(), s.stopHosts())
 	ended := make(chan struct{})
 	go func() {
 		s.work.Wait()
@@ -209,6 +236,14 @@ func (s *Server) Close() error {
 		return fmt.Errorf("close lab vcenter: %w", err)
 	}
 	return nil
+}
+
+func (s *Server) stopHosts() error {
+	var errs []error
+	for _, h := range s.hosts {
+		errs = append(errs, h.Stop())
+	}
+	return errors.Join(errs...)
 }
 
 // URL is the SDK's address, without a user.

@@ -310,6 +310,39 @@ func checkAsked(t *testing.T, calls []vcenter.Call) {
 	}
 }
 
+// TestSetClock steps vCenter's clock while a task runs: stamps before the step stay, those after it and CurrentTime go by it.
+func TestSetClock(t *testing.T) {
+	s := start(t, vcenter.Options{VMs: []vcenter.VM{{Name: "a", Create: vcenter.TaskPlan{Run: 50 * time.Millisecond}}}})
+	s.OnTask(func(_, _, stage string) {
+		if stage == "running" {
+			s.SetClock(-time.Hour)
+		}
+	})
+	c := connect(t, s)
+	began := time.Now()
+	task, err := machine(t, c, "a").CreateSnapshot(t.Context(), "one", "", false, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := task.WaitForResult(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near := func(what string, at, want time.Time) {
+		if d := at.Sub(want).Abs(); d > time.Minute {
+			t.Errorf("%s = %v, want about %v", what, at, want)
+		}
+	}
+	near("queueTime", info.QueueTime, began)
+	near("startTime", *info.StartTime, began)
+	near("completeTime", *info.CompleteTime, began.Add(-time.Hour))
+	now, err := methods.GetCurrentTime(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near("CurrentTime", *now, began.Add(-time.Hour))
+}
+
 func TestReadsDoNotWaitForATask(t *testing.T) {
 	s := start(t, vcenter.Options{VMs: []vcenter.VM{{Name: "a", Create: vcenter.TaskPlan{Run: time.Minute}}}})
 	c := connect(t, s)

@@ -1,0 +1,183 @@
+package vsscode
+
+// The results of VSS, as vsserror.h names them.
+const (
+	VSS_E_BAD_STATE                                 HRESULT = 0x80042301
+	VSS_E_UNEXPECTED                                HRESULT = 0x80042302
+	VSS_E_PROVIDER_ALREADY_REGISTERED               HRESULT = 0x80042303
+	VSS_E_PROVIDER_NOT_REGISTERED                   HRESULT = 0x80042304
+	VSS_E_PROVIDER_VETO                             HRESULT = 0x80042306
+	VSS_E_PROVIDER_IN_USE                           HRESULT = 0x80042307
+	VSS_E_OBJECT_NOT_FOUND                          HRESULT = 0x80042308
+	VSS_E_VOLUME_NOT_SUPPORTED                      HRESULT = 0x8004230C
+	VSS_E_OBJECT_ALREADY_EXISTS                     HRESULT = 0x8004230D
+	VSS_E_VOLUME_NOT_SUPPORTED_BY_PROVIDER          HRESULT = 0x8004230E
+	VSS_E_UNEXPECTED_PROVIDER_ERROR                 HRESULT = 0x8004230F
+	VSS_E_CORRUPT_XML_DOCUMENT                      HRESULT = 0x80042310
+	VSS_E_INVALID_XML_DOCUMENT                      HRESULT = 0x80042311
+	VSS_E_MAXIMUM_NUMBER_OF_VOLUMES_REACHED         HRESULT = 0x80042312
+	VSS_E_FLUSH_WRITES_TIMEOUT                      HRESULT = 0x80042313
+	VSS_E_HOLD_WRITES_TIMEOUT                       HRESULT = 0x80042314
+	VSS_E_UNEXPECTED_WRITER_ERROR                   HRESULT = 0x80042315
+	VSS_E_SNAPSHOT_SET_IN_PROGRESS                  HRESULT = 0x80042316
+	VSS_E_MAXIMUM_NUMBER_OF_SNAPSHOTS_REACHED       HRESULT = 0x80042317
+	VSS_E_WRITER_INFRASTRUCTURE                     HRESULT = 0x80042318
+	VSS_E_WRITER_NOT_RESPONDING                     HRESULT = 0x80042319
+	VSS_E_WRITER_ALREADY_SUBSCRIBED                 HRESULT = 0x8004231A
+	VSS_E_UNSUPPORTED_CONTEXT                       HRESULT = 0x8004231B
+	VSS_E_VOLUME_IN_USE                             HRESULT = 0x8004231D
+	VSS_E_MAXIMUM_DIFFAREA_ASSOCIATIONS_REACHED     HRESULT = 0x8004231E
+	VSS_E_INSUFFICIENT_STORAGE                      HRESULT = 0x8004231F
+	VSS_E_NO_SNAPSHOTS_IMPORTED                     HRESULT = 0x80042320
+	VSS_E_SOME_SNAPSHOTS_NOT_IMPORTED               HRESULT = 0x80042321
+	VSS_E_MAXIMUM_NUMBER_OF_REMOTE_MACHINES_REACHED HRESULT = 0x80042322
+	VSS_E_REMOTE_SERVER_UNAVAILABLE                 HRESULT = 0x80042323
+	VSS_E_REMOTE_SERVER_UNSUPPORTED                 HRESULT = 0x80042324
+	VSS_E_REVERT_IN_PROGRESS                        HRESULT = 0x80042325
+	VSS_E_REVERT_VOLUME_LOST                        HRESULT = 0x80042326
+	VSS_E_REBOOT_REQUIRED                           HRESULT = 0x80042327
+	VSS_E_TRANSACTION_FREEZE_TIMEOUT                HRESULT = 0x80042328
+	VSS_E_TRANSACTION_THAW_TIMEOUT                  HRESULT = 0x80042329
+	VSS_E_UNSELECTED_VOLUME                         HRESULT = 0x8004232A
+	VSS_E_SNAPSHOT_NOT_IN_SET                       HRESULT = 0x8004232B
+	VSS_E_NESTED_VOLUME_LIMIT                       HRESULT = 0x8004232C
+	VSS_E_VOLUME_NOT_LOCAL                          HRESULT = 0x8004232D
+	VSS_E_CLUSTER_TIMEOUT                           HRESULT = 0x8004232E
+	VSS_E_NOT_SUPPORTED                             HRESULT = 0x8004232F
+	VSS_E_WRITERERROR_PARTIAL_FAILURE               HRESULT = 0x80042336
+	VSS_E_WRITERERROR_INCONSISTENTSNAPSHOT          HRESULT = 0x800423F0
+	VSS_E_WRITERERROR_OUTOFRESOURCES                HRESULT = 0x800423F1
+	VSS_E_WRITERERROR_TIMEOUT                       HRESULT = 0x800423F2
+	VSS_E_WRITERERROR_RETRYABLE                     HRESULT = 0x800423F3
+	VSS_E_WRITERERROR_NONRETRYABLE                  HRESULT = 0x800423F4
+	VSS_E_WRITERERROR_RECOVERY_FAILED               HRESULT = 0x800423F5
+	VSS_E_BREAK_REVERT_ID_FAILED                    HRESULT = 0x800423F6
+	VSS_E_LEGACY_PROVIDER                           HRESULT = 0x800423F7
+	VSS_E_MISSING_DISK                              HRESULT = 0x800423F8
+	VSS_E_MISSING_HIDDEN_VOLUME                     HRESULT = 0x800423F9
+	VSS_E_MISSING_VOLUME                            HRESULT = 0x800423FA
+	VSS_E_AUTORECOVERY_FAILED                       HRESULT = 0x800423FB
+	VSS_E_DYNAMIC_DISK_ERROR                        HRESULT = 0x800423FC
+	VSS_E_CLUSTER_ERROR                             HRESULT = 0x80042400
+	VSS_E_WRITER_STATUS_NOT_AVAILABLE               HRESULT = 0x80042409
+	VSS_E_FSS_TIMEOUT                               HRESULT = 0x80042417
+	VSS_S_ASYNC_PENDING                             HRESULT = 0x00042309
+	VSS_S_ASYNC_FINISHED                            HRESULT = 0x0004230A
+	VSS_S_ASYNC_CANCELLED                           HRESULT = 0x0004230B
+)
+
+// The results of COM and of Windows that VSS calls give, as winerror.h names them.
+const (
+	S_OK                       HRESULT = 0x00000000
+	S_FALSE                    HRESULT = 0x00000001
+	E_NOTIMPL                  HRESULT = 0x80004001
+	E_NOINTERFACE              HRESULT = 0x80004002
+	E_POINTER                  HRESULT = 0x80004003
+	E_FAIL                     HRESULT = 0x80004005
+	CO_E_WRONG_SERVER_IDENTITY HRESULT = 0x80004015
+	E_UNEXPECTED               HRESULT = 0x8000FFFF
+	RPC_E_DISCONNECTED         HRESULT = 0x80010108
+	RPC_E_TOO_LATE             HRESULT = 0x80010119
+	CLASS_E_NOAGGREGATION      HRESULT = 0x80040110
+	REGDB_E_CLASSNOTREG        HRESULT = 0x80040154
+	CO_E_OBJNOTCONNECTED       HRESULT = 0x800401FD
+	ERROR_INVALID_FUNCTION     HRESULT = 0x80070001
+	E_ACCESSDENIED             HRESULT = 0x80070005
+	E_OUTOFMEMORY              HRESULT = 0x8007000E
+	E_INVALIDARG               HRESULT = 0x80070057
+	RPC_S_SERVER_UNAVAILABLE   HRESULT = 0x800706BA
+	RPC_S_CALL_FAILED          HRESULT = 0x800706BE
+	CO_E_SERVER_EXEC_FAILURE   HRESULT = 0x80080005
+)
+
+// facts is what is known of a result: its name, its code of the error catalogue, and how a run that met it goes on.
+type facts struct {
+	name, code string
+	retry      Retry
+}
+
+// known are the results that have a name here.
+var known = map[HRESULT]facts{
+	VSS_E_BAD_STATE:                                 {"VSS_E_BAD_STATE", "SF4031", Stop},
+	VSS_E_UNEXPECTED:                                {"VSS_E_UNEXPECTED", "SF4032", RetryOnce},
+	VSS_E_PROVIDER_ALREADY_REGISTERED:               {"VSS_E_PROVIDER_ALREADY_REGISTERED", "SF4101", Unlisted},
+	VSS_E_PROVIDER_NOT_REGISTERED:                   {"VSS_E_PROVIDER_NOT_REGISTERED", "SF4102", Unlisted},
+	VSS_E_PROVIDER_VETO:                             {"VSS_E_PROVIDER_VETO", "SF4007", RetryTimed},
+	VSS_E_PROVIDER_IN_USE:                           {"VSS_E_PROVIDER_IN_USE", "SF4104", Unlisted},
+	VSS_E_OBJECT_NOT_FOUND:                          {"VSS_E_OBJECT_NOT_FOUND", "SF4201", Stop},
+	VSS_E_VOLUME_NOT_SUPPORTED:                      {"VSS_E_VOLUME_NOT_SUPPORTED", "SF4202", Unlisted},
+	VSS_E_OBJECT_ALREADY_EXISTS:                     {"VSS_E_OBJECT_ALREADY_EXISTS", "SF4205", Unlisted},
+	VSS_E_VOLUME_NOT_SUPPORTED_BY_PROVIDER:          {"VSS_E_VOLUME_NOT_SUPPORTED_BY_PROVIDER", "SF4204", Unlisted},
+	VSS_E_UNEXPECTED_PROVIDER_ERROR:                 {"VSS_E_UNEXPECTED_PROVIDER_ERROR", "SF4105", RetryTimed},
+	VSS_E_CORRUPT_XML_DOCUMENT:                      {"VSS_E_CORRUPT_XML_DOCUMENT", "SF4035", Unlisted},
+	VSS_E_INVALID_XML_DOCUMENT:                      {"VSS_E_INVALID_XML_DOCUMENT", "SF4035", Unlisted},
+	VSS_E_MAXIMUM_NUMBER_OF_VOLUMES_REACHED:         {"VSS_E_MAXIMUM_NUMBER_OF_VOLUMES_REACHED", "SF4212", Stop},
+	VSS_E_FLUSH_WRITES_TIMEOUT:                      {"VSS_E_FLUSH_WRITES_TIMEOUT", "SF4004", RetryTimed},
+	VSS_E_HOLD_WRITES_TIMEOUT:                       {"VSS_E_HOLD_WRITES_TIMEOUT", "SF4003", RetryTimed},
+	VSS_E_UNEXPECTED_WRITER_ERROR:                   {"VSS_E_UNEXPECTED_WRITER_ERROR", "SF4427", Unlisted},
+	VSS_E_SNAPSHOT_SET_IN_PROGRESS:                  {"VSS_E_SNAPSHOT_SET_IN_PROGRESS", "SF4008", RetryBusy},
+	VSS_E_MAXIMUM_NUMBER_OF_SNAPSHOTS_REACHED:       {"VSS_E_MAXIMUM_NUMBER_OF_SNAPSHOTS_REACHED", "SF4216", Unlisted},
+	VSS_E_WRITER_INFRASTRUCTURE:                     {"VSS_E_WRITER_INFRASTRUCTURE", "SF4428", Unlisted},
+	VSS_E_WRITER_NOT_RESPONDING:                     {"VSS_E_WRITER_NOT_RESPONDING", "SF4426", Stop},
+	VSS_E_WRITER_ALREADY_SUBSCRIBED:                 {"VSS_E_WRITER_ALREADY_SUBSCRIBED", "SF4429", Unlisted},
+	VSS_E_UNSUPPORTED_CONTEXT:                       {"VSS_E_UNSUPPORTED_CONTEXT", "SF4036", ChangeFirst},
+	VSS_E_VOLUME_IN_USE:                             {"VSS_E_VOLUME_IN_USE", "SF4213", Unlisted},
+	VSS_E_MAXIMUM_DIFFAREA_ASSOCIATIONS_REACHED:     {"VSS_E_MAXIMUM_DIFFAREA_ASSOCIATIONS_REACHED", "SF4214", Unlisted},
+	VSS_E_INSUFFICIENT_STORAGE:                      {"VSS_E_INSUFFICIENT_STORAGE", "SF4215", Unlisted},
+	VSS_E_NO_SNAPSHOTS_IMPORTED:                     {"VSS_E_NO_SNAPSHOTS_IMPORTED", "SF4109", Unlisted},
+	VSS_E_SOME_SNAPSHOTS_NOT_IMPORTED:               {"VSS_E_SOME_SNAPSHOTS_NOT_IMPORTED", "SF4109", Unlisted},
+	VSS_E_MAXIMUM_NUMBER_OF_REMOTE_MACHINES_REACHED: {"VSS_E_MAXIMUM_NUMBER_OF_REMOTE_MACHINES_REACHED", "SF4208", Unlisted},
+	VSS_E_REMOTE_SERVER_UNAVAILABLE:                 {"VSS_E_REMOTE_SERVER_UNAVAILABLE", "SF4208", Unlisted},
+	VSS_E_REMOTE_SERVER_UNSUPPORTED:                 {"VSS_E_REMOTE_SERVER_UNSUPPORTED", "SF4208", Unlisted},
+	VSS_E_REVERT_IN_PROGRESS:                        {"VSS_E_REVERT_IN_PROGRESS", "SF4209", Unlisted},
+	VSS_E_REVERT_VOLUME_LOST:                        {"VSS_E_REVERT_VOLUME_LOST", "SF4210", Unlisted},
+	VSS_E_REBOOT_REQUIRED:                           {"VSS_E_REBOOT_REQUIRED", "SF4037", Operator},
+	VSS_E_TRANSACTION_FREEZE_TIMEOUT:                {"VSS_E_TRANSACTION_FREEZE_TIMEOUT", "SF4303", Unlisted},
+	VSS_E_TRANSACTION_THAW_TIMEOUT:                  {"VSS_E_TRANSACTION_THAW_TIMEOUT", "SF4304", Unlisted},
+	VSS_E_UNSELECTED_VOLUME:                         {"VSS_E_UNSELECTED_VOLUME", "SF4203", ChangeFirst},
+	VSS_E_SNAPSHOT_NOT_IN_SET:                       {"VSS_E_SNAPSHOT_NOT_IN_SET", "SF4031", Unlisted},
+	VSS_E_NESTED_VOLUME_LIMIT:                       {"VSS_E_NESTED_VOLUME_LIMIT", "SF4217", Unlisted},
+	VSS_E_VOLUME_NOT_LOCAL:                          {"VSS_E_VOLUME_NOT_LOCAL", "SF4211", Unlisted},
+	VSS_E_CLUSTER_TIMEOUT:                           {"VSS_E_CLUSTER_TIMEOUT", "SF4039", Unlisted},
+	VSS_E_NOT_SUPPORTED:                             {"VSS_E_NOT_SUPPORTED", "SF4040", Unlisted},
+	VSS_E_WRITERERROR_PARTIAL_FAILURE:               {"VSS_E_WRITERERROR_PARTIAL_FAILURE", "SF4425", Unlisted},
+	VSS_E_WRITERERROR_INCONSISTENTSNAPSHOT:          {"VSS_E_WRITERERROR_INCONSISTENTSNAPSHOT", "SF4203", ChangeFirst},
+	VSS_E_WRITERERROR_OUTOFRESOURCES:                {"VSS_E_WRITERERROR_OUTOFRESOURCES", "SF4421", RetryTimed},
+	VSS_E_WRITERERROR_TIMEOUT:                       {"VSS_E_WRITERERROR_TIMEOUT", "SF4422", RetryTimed},
+	VSS_E_WRITERERROR_RETRYABLE:                     {"VSS_E_WRITERERROR_RETRYABLE", "SF4423", RetryTimed},
+	VSS_E_WRITERERROR_NONRETRYABLE:                  {"VSS_E_WRITERERROR_NONRETRYABLE", "SF4424", Stop},
+	VSS_E_WRITERERROR_RECOVERY_FAILED:               {"VSS_E_WRITERERROR_RECOVERY_FAILED", "SF4038", Unlisted},
+	VSS_E_BREAK_REVERT_ID_FAILED:                    {"VSS_E_BREAK_REVERT_ID_FAILED", "SF4109", Unlisted},
+	VSS_E_LEGACY_PROVIDER:                           {"VSS_E_LEGACY_PROVIDER", "SF4108", Unlisted},
+	VSS_E_MISSING_DISK:                              {"VSS_E_MISSING_DISK", "SF4109", Unlisted},
+	VSS_E_MISSING_HIDDEN_VOLUME:                     {"VSS_E_MISSING_HIDDEN_VOLUME", "SF4109", Unlisted},
+	VSS_E_MISSING_VOLUME:                            {"VSS_E_MISSING_VOLUME", "SF4109", Unlisted},
+	VSS_E_AUTORECOVERY_FAILED:                       {"VSS_E_AUTORECOVERY_FAILED", "SF4038", Unlisted},
+	VSS_E_DYNAMIC_DISK_ERROR:                        {"VSS_E_DYNAMIC_DISK_ERROR", "SF4207", Unlisted},
+	VSS_E_CLUSTER_ERROR:                             {"VSS_E_CLUSTER_ERROR", "SF4039", Unlisted},
+	VSS_E_WRITER_STATUS_NOT_AVAILABLE:               {"VSS_E_WRITER_STATUS_NOT_AVAILABLE", "SF4021", Information},
+	VSS_E_FSS_TIMEOUT:                               {"VSS_E_FSS_TIMEOUT", "SF4208", Unlisted},
+	VSS_S_ASYNC_PENDING:                             {"VSS_S_ASYNC_PENDING", "", Unlisted},
+	VSS_S_ASYNC_FINISHED:                            {"VSS_S_ASYNC_FINISHED", "", Unlisted},
+	VSS_S_ASYNC_CANCELLED:                           {"VSS_S_ASYNC_CANCELLED", "", Unlisted},
+	S_OK:                                            {"S_OK", "", Unlisted},
+	S_FALSE:                                         {"S_FALSE", "", Unlisted},
+	E_NOTIMPL:                                       {"E_NOTIMPL", "", Unlisted},
+	E_NOINTERFACE:                                   {"E_NOINTERFACE", "", Unlisted},
+	E_POINTER:                                       {"E_POINTER", "", Unlisted},
+	E_FAIL:                                          {"E_FAIL", "SF4032", RetryOnce},
+	CO_E_WRONG_SERVER_IDENTITY:                      {"CO_E_WRONG_SERVER_IDENTITY", "", Unlisted},
+	E_UNEXPECTED:                                    {"E_UNEXPECTED", "SF4032", RetryOnce},
+	RPC_E_DISCONNECTED:                              {"RPC_E_DISCONNECTED", "SF4034", RetryOnce},
+	RPC_E_TOO_LATE:                                  {"RPC_E_TOO_LATE", "SF4031", Unlisted},
+	CLASS_E_NOAGGREGATION:                           {"CLASS_E_NOAGGREGATION", "", Unlisted},
+	REGDB_E_CLASSNOTREG:                             {"REGDB_E_CLASSNOTREG", "SF4106", Operator},
+	CO_E_OBJNOTCONNECTED:                            {"CO_E_OBJNOTCONNECTED", "SF4601", Unlisted},
+	ERROR_INVALID_FUNCTION:                          {"ERROR_INVALID_FUNCTION", "SF4206", Unlisted},
+	E_ACCESSDENIED:                                  {"E_ACCESSDENIED", "SF4033", Operator},
+	E_OUTOFMEMORY:                                   {"E_OUTOFMEMORY", "SF4305", Unlisted},
+	E_INVALIDARG:                                    {"E_INVALIDARG", "SF4031", Unlisted},
+	RPC_S_SERVER_UNAVAILABLE:                        {"RPC_S_SERVER_UNAVAILABLE", "SF3407", RetryOnce},
+	RPC_S_CALL_FAILED:                               {"RPC_S_CALL_FAILED", "SF4034", RetryOnce},
+	CO_E_SERVER_EXEC_FAILURE:                        {"CO_E_SERVER_EXEC_FAILURE", "SF4107", RetryOnce},
+}

@@ -1,0 +1,289 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/stillframe/stillframe/pkg/catalog"
+	"github.com/stillframe/stillframe/pkg/config"
+	"github.com/stillframe/stillframe/pkg/engine"
+	"github.com/stillframe/stillframe/pkg/inventory"
+	"github.com/stillframe/stillframe/pkg/schedule"
+	"github.com/stillframe/stillframe/pkg/selection"
+)
+
+// tick fires a job whose time has come by the database's clock. No vCenter is asked for that: its VMs are owed then, and one
+// that is away holds up nobody else.
+func (d *Daemon) tick(ctx context.Context, j catalog.Job, now time.Time) error {
+	s, err := readSpec(j)
+	if err != nil || s.Schedule == nil {
+		return err
+	}
+	when, err := schedule.Parse(s.Schedule.Text(), s.Schedule.Zone)
+	if err != nil {
+		return err
+	}
+	late, err := s.Schedule.CatchUp()
+	if err != nil {
+		return err
+	}
+	open, err := windows(s.Job)
+	if err != nil {
+		return err
+	}
+	settled := j.LastFired
+	if j.Updated.After(settled) {
+		settled = j.Updated
+	}
+	due := when.Due(settled, now, late, open, needed)
+	t := catalog.Tick{Job: j, For: due.Tick, Next: due.Next, Trigger: catalog.Scheduled, Owed: chooses(d.Config(), s.Select)}
+	switch {
+	case due.CatchUp:
+		t.Trigger = catalog.CatchUp
+	case due.Tick.IsZero() && due.LastMissed.IsZero(): // the clock was set back: the tick comes again
+		return nil
+	case due.Tick.IsZero():
+		t.For, t.Skip = due.LastMissed, missed
+	}
+	done, err := d.Catalog.Tick(ctx, t)
+	if err != nil || done.Repeated {
+		return err
+	}
+	if due.Missed > 0 {
+		d.Log.Warn("scheduled runs did not happen (SF1905)", zap.String("job", j.Name), zap.Int("missed", due.Missed),
+			zap.Time("first", due.FirstMissed), zap.Time("last", due.LastMissed), zap.String("why", due.Why))
+		d.Observer.Fired(j.Name, 0, 0, due.Missed)
+	}
+	if done.Replaced > 0 {
+		d.Log.Warn("scheduled runs did not happen (SF1905)", zap.String("job", j.Name), zap.Int("vcenters", done.Replaced),
+			zap.String("why", "the vCenter could not be asked for its VMs from the tick before to this one"))
+		d.Observer.Fired(j.Name, 0, 0, 1)
+	}
+	d.Log.Info("job fired", zap.String("job", j.Name), zap.Time("for", t.For))
+	return nil
+}
+
+// missed is the cause of a run that was due when nobody could begin it.
+const missed = "missed"
+
+// Between two attempts to ask a vCenter for the VMs that are owed.
+const (
+	askFirst, askLast = 5 * time.Second, time.Minute
+)
+
+// debtor is a vCenter that owes VMs.
+type debtor struct {
+	busy  bool
+	pause time.Duration
+	next  time.Time
+}
+
+// collect makes the runs that are owed on the vCenters of this node: beside each other, so that one that cannot be asked delays
+// only its own, which come when it can. It does not wait; group does.
+func (d *Daemon) collect(ctx context.Context, group *sync.WaitGroup) error {
+	all, now, err := d.Catalog.Owed(ctx)
+	if err != nil {
+		return err
+	}
+	owned := d.Queue.Owned()
+	by := map[string][]catalog.Owed{}
+	for _, o := range all {
+		if slices.ContainsFunc(owned, func(l engine.Lease) bool { return l.VCenter == o.VCenter }) {
+			by[o.VCenter] = append(by[o.VCenter], o)
+		}
+	}
+	for vcenter, owed := range by {
+		if !d.compared(vcenter) || !d.ask(vcenter) {
+			continue
+		}
+		group.Go(func() {
+			err := d.pay(ctx, owed, now)
+			if err != nil && ctx.Err() == nil {
+				d.Log.Error("a vCenter cannot be asked for the VMs of jobs that are due: their runs come when it can",
+					zap.String("vcenter", vcenter), zap.Int("jobs", len(owed)), zap.Error(err))
+			}
+			d.asked(vcenter, err == nil)
+		})
+	}
+	return nil
+}
+
+// ask says whether a vCenter is to be asked now, and then counts it as being asked.
+func (d *Daemon) ask(vcenter string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	b := d.debtors[vcenter]
+	if b.busy || time.Now().Before(b.next) {
+		return false
+	}
+	b.busy = true
+	d.debtors[vcenter] = b
+	return true
+}
+
+func (d *Daemon) asked(vcenter string, well bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if well {
+		delete(d.debtors, vcenter)
+		return
+	}
+	pause := min(max(2*d.debtors[vcenter].pause, askFirst), askLast)
+	d.debtors[vcenter] = debtor{pause: pause, next: time.Now().Add(pause)}
+}
+
+// pay makes the runs that one vCenter owes. Its inventory is read once for all of them.
+func (d *Daemon) pay(ctx context.Context, owed []catalog.Owed, now time.Time) error {
+	c, begun := d.Config(), time.Now()
+	var errs []error
+	untagged := false // the tags cannot be read now: jobs that need none go on
+	for _, o := range owed {
+		s, err := readSpec(o.Tick.Job)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		var targets []catalog.Target
+		if slices.Contains(chooses(c, s.Select), o.VCenter) { // else the job was changed meanwhile
+			s.Select.VCenters = []string{o.VCenter}
+			tags := selectorOf(s.Select).NeedsTags()
+			if tags && untagged {
+				continue
+			}
+			if targets, _, err = d.targets(ctx, c, s.Job, now, time.Since(begun)); err != nil {
+				errs = append(errs, err)
+				if untagged = tags; !untagged {
+					break
+				}
+				continue
+			}
+		}
+		if late, err := catchUp(s.Job); err != nil || o.Tick.Skip == "" && now.Sub(o.Tick.For) > late {
+			o.Tick.Skip = missed
+		}
+		if !o.Tick.Job.Enabled && o.Tick.Trigger != catalog.Manual {
+			o.Tick.Skip = "paused" // since it was due
+		}
+		done, err := d.Catalog.Paid(ctx, o, targets)
+		if err != nil || done.Repeated {
+			errs = append(errs, err)
+			continue
+		}
+		if done.Rest+done.Runs == 0 {
+			d.Log.Warn("the job takes no VM (SF1601)", zap.String("job", o.Tick.Job.Name))
+		}
+		d.Log.Info("runs made", zap.String("job", o.Tick.Job.Name), zap.Time("for", o.Tick.For), zap.String("vcenter", o.VCenter),
+			zap.Int("queued", done.Queued), zap.Int("skipped", done.Skipped))
+		d.Observer.Fired(o.Tick.Job.Name, done.Queued, done.Skipped, 0)
+	}
+	return errors.Join(errs...)
+}
+
+// catchUp is how old a tick may be that still has runs.
+func catchUp(j config.Job) (time.Duration, error) {
+	if j.Schedule == nil {
+		return schedule.DefaultMaxCatchUp, nil
+	}
+	late, err := j.Schedule.CatchUp()
+	return late.Max, err
+}
+
+// targets are the VMs of a job right now, by an inventory of at most an age. away are the vCenters that could not be asked, for
+// which err says why.
+func (d *Daemon) targets(ctx context.Context, c *config.Config, j config.Job, now time.Time, age time.Duration) (targets []catalog.Target, away []string, err error) {
+	all, away, err := d.choose(ctx, c, j.Select, age)
+	var spread time.Duration
+	if j.Schedule != nil {
+		spread = j.Schedule.Jitter.Duration
+	}
+	for _, of := range all {
+		vms, err := d.known(ctx, of)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, vm := range vms {
+			if vm.FirstSeen.Equal(vm.Seen) {
+				d.Log.Info("a new VM is taken by the job", zap.String("job", j.Name), zap.String("vm", vm.Path))
+			}
+			t := catalog.Target{VMID: vm.ID, VCenter: of.vcenter}
+			if spread > 0 {
+				t.NotBefore = now.Add(schedule.Jitter(vm.InstanceUUID, spread))
+			}
+			targets = append(targets, t)
+		}
+	}
+	return targets, away, err
+}
+
+// known writes down what VMs were seen, and gives them as the catalog knows them.
+func (d *Daemon) known(ctx context.Context, c chosen) ([]catalog.VM, error) {
+	seen := make([]catalog.VM, 0, len(c.taken))
+	for _, t := range c.taken {
+		seen = append(seen, ofMember(c.vcenter, t.VM))
+	}
+	return d.Catalog.SawVMs(ctx, c.vcenter, seen)
+}
+
+func ofMember(vcenter string, m inventory.Member) catalog.VM {
+	return catalog.VM{VCenter: vcenter, InstanceUUID: m.InstanceUUID, Moref: m.Moref, Name: m.Name, Path: m.Path}
+}
+
+// Fire makes the runs of a whole job for a tick that somebody asked for, and gives their number. The same tick again makes
+// none.
+func (d *Daemon) Fire(ctx context.Context, name string, tick time.Time, by string) (catalog.Ticked, error) {
+	configured, err := d.job(name)
+	if err != nil {
+		return catalog.Ticked{}, err
+	}
+	j, err := d.Catalog.Job(ctx, name)
+	if err != nil {
+		return catalog.Ticked{}, err
+	}
+	if !j.Enabled {
+		return catalog.Ticked{}, fmt.Errorf("job %s is paused or switched off: %w", name, catalog.ErrState)
+	}
+	targets, away, err := d.targets(ctx, d.Config(), configured, d.Now(), 0)
+	switch {
+	case err != nil && len(targets) == 0:
+		return catalog.Ticked{}, err
+	case err != nil:
+		d.Log.Error("a vCenter cannot be asked for the VMs of a job that was started by hand: their runs come when it can",
+			zap.String("job", name), zap.Strings("vcenters", away), zap.Error(err))
+	case len(targets) == 0:
+		return catalog.Ticked{}, &selection.NothingError{}
+	}
+	done, err := d.Catalog.Tick(ctx, catalog.Tick{Job: j, For: tick, Next: j.Next, Trigger: catalog.Manual, RequestedBy: by, Targets: targets, Owed: away})
+	if err == nil {
+		d.Observer.Fired(name, done.Queued, done.Skipped, 0)
+	}
+	return done, err
+}
+
+// Start makes one run of a VM by hand, with the id that it is given; the same id again makes no second. An empty job has the
+// defaults.
+func (d *Daemon) Start(ctx context.Context, id, vm, job, by string, w Wish) error {
+	o := catalog.Order{RunID: id, Kind: catalog.Backup, VMID: vm, RequestedBy: by, Priority: manualPriority}
+	if job != "" {
+		j, err := d.Catalog.Job(ctx, job)
+		if err != nil {
+			return fmt.Errorf("order a run: %w", err)
+		}
+		o.JobID = j.ID
+	}
+	var err error
+	if o.Spec, err = json.Marshal(w); err != nil {
+		return err
+	}
+	_, err = d.Catalog.Order(ctx, o)
+	return err
+}
+
+// manualPriority goes before everything scheduled.
+const manualPriority = 1
