@@ -82,12 +82,29 @@ func (s *Server) remove(vm *machine, method string, req types.RemoveSnapshot_Tas
 				return nil, fmt.Errorf("drop disks: %w", err)
 			}
 		}
-		res, err := methods.RemoveSnapshot_Task(ctx, s.model.Service, &req)
-		if err != nil {
-			return nil, fmt.Errorf("remove snapshot in the simulator: %w", err)
+		task, ok := s.removeStock(vm, &req)
+		if !ok {
+			return nil, soap.WrapVimFault(&types.ManagedObjectNotFound{Obj: req.This})
 		}
-		return s.stock(ctx, vm, res.Returnval)
+		return s.stock(ctx, vm, task)
 	})
+}
+
+// removeStock has the simulator take a snapshot of vm out of the tree; false when there is none such. It holds the VM's lock, which
+// the simulator's own method leaves out although a task's beginning writes the VM's recentTask (v0.56.0).
+func (s *Server) removeStock(vm *machine, req *types.RemoveSnapshot_Task) (task types.ManagedObjectReference, ok bool) {
+	ctx := s.context()
+	ctx.WithLock(vm.ref, func() {
+		var snapshot *simulator.VirtualMachineSnapshot
+		if snapshot, ok = ctx.Map.Get(req.This).(*simulator.VirtualMachineSnapshot); !ok {
+			return
+		}
+		var body *methods.RemoveSnapshot_TaskBody
+		if body, ok = snapshot.RemoveSnapshotTask(ctx, req).(*methods.RemoveSnapshot_TaskBody); ok {
+			task = body.Res.Returnval
+		}
+	})
+	return task, ok
 }
 
 // consolidate begins a task that succeeds and clears runtime.consolidationNeeded.
