@@ -288,7 +288,7 @@ func (x *run) end(ctx context.Context) (ended, owed error) {
 	if ended = x.guest.Session.End(ending); ended == nil || x.windows() {
 		return ended, nil
 	}
-x.Log.Warn("the agent did not answer the end of its session: running in the guest what it may owe")
+	x.Log.Warn("the agent did not answer the end of its session: running in the guest what it may owe")
 	if _, err := x.guest.Rescue(ctx); err != nil {
 		// Leaving the guest tries once more, and names it as a leftover when that fails too.
 		return ended, &Refusal{"SF4919", fmt.Errorf("run in the guest what its agent may owe: %w", err)}
