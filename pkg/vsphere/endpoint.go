@@ -59,7 +59,8 @@ type Options struct {
 	Login func(context.Context) (*url.Userinfo, error)
 	// Proxy is the HTTP proxy; nil means none, whatever the environment says.
 	Proxy *url.URL
-	// MaxConns bounds the connections, 0 means 64. Each open freeze window needs one for its long poll.
+	// MaxConns bounds the connections, 0 means 64. Each prepared snapshot needs one for its long poll and one for its call; a
+	// call that finds none free waits for one, in the window too.
 	MaxConns int
 	// Agent is the HTTP user agent.
 	Agent string

@@ -22,6 +22,9 @@ const (
 	idleSettle, idleTime = 10 * time.Second, 20 * time.Second
 
 	oneQueueBar, fourQueuesBar = 200, 500
+
+	flightBar    = 500
+	flightOwnBar = 100 * time.Millisecond
 )
 
 // daemonFigures is daemon.json. MB are 10^6 bytes.
@@ -41,9 +44,18 @@ type daemonFigures struct {
 	AfterRunsMB float64 `json:"after_runs_mb"`
 	PeakMB      float64 `json:"runs_peak_mb"`
 	// Deliveries are of runs that do nothing but end, on SQLite with synchronous=FULL, a second.
-	OneQueue   float64            `json:"deliveries_per_second_one_queue"`
-	FourQueues float64            `json:"deliveries_per_second_four_queues"`
-	Bars       map[string]float64 `json:"bars"`
+	OneQueue   float64 `json:"deliveries_per_second_one_queue"`
+	FourQueues float64 `json:"deliveries_per_second_four_queues"`
+	// FlightWindows are windows of one node, FlightTogether how many guests were held at once at most, FlightOver how many
+	// were over the budget or proved less than they should. The rest is this node's own part of each hold: FROZEN received to
+	// call sent, and push seen to THAW sent.
+	FlightWindows     int                `json:"flight_windows"`
+	FlightTogether    int                `json:"flight_together"`
+	FlightOver        int                `json:"flight_over_budget"`
+	FlightOwnMSMedian float64            `json:"flight_own_ms_median"`
+	FlightOwnMS       float64            `json:"flight_own_ms_p99"`
+	FlightOwnMSMax    float64            `json:"flight_own_ms_max"`
+	Bars              map[string]float64 `json:"bars"`
 }
 
 func (f *daemonFigures) missed() error {
@@ -59,6 +71,9 @@ func (f *daemonFigures) missed() error {
 	miss(f.IdleMB > idleMemoryBarMB, "the idle daemon needs %.0f MB, more than %d", f.IdleMB, idleMemoryBarMB)
 	miss(f.AfterRunsMB > idleMemoryBarMB, "the idle daemon needs %.0f MB after its runs, more than %d", f.AfterRunsMB, idleMemoryBarMB)
 	miss(f.OneQueue < oneQueueBar, "one queue delivers %.0f runs a second, less than %d", f.OneQueue, oneQueueBar)
+	miss(f.FlightTogether < flightBar, "%d windows were in flight at once, fewer than %d", f.FlightTogether, flightBar)
+	miss(f.FlightOver > 0, "%d of %d windows were over the budget, or proved less than they should", f.FlightOver, f.FlightWindows)
+	miss(f.FlightOwnMS > f.Bars["flight_own_ms_p99"], "the own part of a window is %.1f ms in flight with others, more than %.0f", f.FlightOwnMS, f.Bars["flight_own_ms_p99"])
 	miss(f.FourQueues < fourQueuesBar, "four queues deliver %.0f runs a second, less than %d", f.FourQueues, fourQueuesBar)
 	return errors.Join(errs...)
 }
@@ -78,6 +93,11 @@ func (f *daemonFigures) rows() [][3]string {
 		{"  at its peak", mb(f.PeakMB), ""},
 		{"runs delivered a second, one queue", fmt.Sprintf("%.0f", f.OneQueue), fmt.Sprintf(">= %d", oneQueueBar)},
 		{"  four queues", fmt.Sprintf("%.0f", f.FourQueues), fmt.Sprintf(">= %d", fourQueuesBar)},
+		{"windows in flight at once", fmt.Sprint(f.FlightTogether), fmt.Sprintf(">= %d", flightBar)},
+		{"  over the budget", fmt.Sprint(f.FlightOver), "0"},
+		{"  own part of the hold, p99", fmt.Sprintf("%.1f ms", f.FlightOwnMS), fmt.Sprintf("<= %.0f ms", f.Bars["flight_own_ms_p99"])},
+		{"  its median", fmt.Sprintf("%.1f ms", f.FlightOwnMSMedian), ""},
+		{"  its worst", fmt.Sprintf("%.1f ms", f.FlightOwnMSMax), ""},
 	}
 }
 
@@ -86,8 +106,9 @@ func measureDaemon(ctx context.Context, o options) (daemonFigures, error) {
 	f := daemonFigures{PlannedVMs: planVMs, PlannedJobs: planJobs, IdleVMs: idleVMs, IdleSeconds: idleTime.Seconds(), Bars: map[string]float64{
 		"plan_seconds": planBar.Seconds(), "plan_peak_mb": planMemoryBarMB, "idle_cpu_percent": idleBarPercent, "idle_mb": idleMemoryBarMB,
 		"deliveries_per_second_one_queue": oneQueueBar, "deliveries_per_second_four_queues": fourQueuesBar,
+		"flight_together": flightBar, "flight_over_budget": 0, "flight_own_ms_p99": milliseconds(flightOwnBar),
 	}}
-	for _, measure := range []func(context.Context, options) error{f.plan, f.idle, f.deliver} {
+	for _, measure := range []func(context.Context, options) error{f.plan, f.idle, f.deliver, f.fly} {
 		if err := measure(ctx, o); err != nil {
 			return f, err
 		}
