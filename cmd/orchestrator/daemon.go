@@ -386,7 +386,7 @@ func (s *service) close(ctx context.Context) error {
 // Began implements daemon.Observer.
 func (s *service) Began(r catalog.Run) {
 	s.feed.Publish(api.Event{At: s.now()(), Topic: "runs", Kind: "run.began", Run: r.ID, VM: r.VMID})
-	s.log.Info("run begins", zap.String("run", r.ID), zap.String("vm", r.VMID), zap.Int("attempt", r.Attempt))
+	s.log.Info("run begins", zap.String("run", r.ID), zap.String("vcenter", r.VCenter), zap.String("vm", r.VMID), zap.Int("attempt", r.Attempt))
 }
 
 // Ended implements daemon.Observer.

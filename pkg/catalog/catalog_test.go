@@ -51,7 +51,6 @@ func TestOnDatabases(t *testing.T) {
 			t.Run("consolidation", w.testConsolidation)
 			t.Run("reconcile", w.testReconcile)
 			t.Run("excluded", w.testExcluded)
-			t.Run("deployments", w.testDeployments)
 			t.Run("tokens", w.testTokens)
 			t.Run("owed", w.testOwed)
 			t.Run("requests", w.testRequests)
@@ -225,9 +224,6 @@ func (w *world) testStates(t *testing.T) {
 		"Memory.Acquire": func() error { return w.Memory(f).Acquire(ctx, vms[0].InstanceUUID, f.RunID) },
 		"Hear":           func() error { return w.Hear(ctx, f, catalog.Heard{BootID: "boot"}) },
 		"KeepSnapshot":   func() error { return w.KeepSnapshot(ctx, f, "s", "snapshot-1", later) },
-		"PutDeployment": func() error {
-			return w.PutDeployment(ctx, f, catalog.Deployment{VMID: vms[0].ID, State: catalog.DeployIntent})
-		},
 	} {
 		if err := write(); !errors.Is(err, journal.ErrFenced) {
 			t.Errorf("%s with the old epoch = %v, want ErrFenced", name, err)
@@ -694,33 +690,6 @@ func sorted(s []string) []string {
 		return []string{s[1], s[0]}
 	}
 	return s
-}
-
-func (w *world) testDeployments(t *testing.T) {
-	ctx := t.Context()
-	vm := w.vms(t, "deployments", 1)[0]
-	f := w.order(t, vm).Fence()
-	d := catalog.Deployment{VMID: vm.ID, Path: "/var/lib/x", Road: "guestops", State: catalog.DeployIntent}
-	if err := w.PutDeployment(ctx, f, d); err != nil {
-		t.Fatal(err)
-	}
-	d.State, d.SHA256, d.CleanupDue = catalog.DeployStart, "abc", w.now.Add(time.Hour)
-	if err := w.PutDeployment(ctx, f, d); err != nil {
-		t.Fatal(err)
-	}
-	if all, err := w.Deployments(ctx, vm.ID, true); err != nil || len(all) != 0 {
-		t.Errorf("due are %+v, %v, want none", all, err)
-	}
-	w.now = w.now.Add(2 * time.Hour)
-	if all, err := w.Deployments(ctx, "", true); err != nil || len(all) != 1 || all[0].SHA256 != "abc" || all[0].RunID != f.RunID {
-		t.Errorf("due are %+v, %v, want the one", all, err)
-	}
-	if err := w.DeploymentGone(ctx, vm.ID, d.Path); err != nil {
-		t.Fatal(err)
-	}
-	if all, err := w.Deployments(ctx, vm.ID, false); err != nil || len(all) != 0 {
-		t.Errorf("left are %+v, %v, want none", all, err)
-	}
 }
 
 func (w *world) testTokens(t *testing.T) {

@@ -124,6 +124,9 @@ type Daemon struct {
 	surveyed map[string]bool
 	leaks    map[string]int
 	debtors  map[string]debtor
+	// queues is how many vCenters' runs are being queued; queued is closed when that is over.
+	queues int
+	queued chan struct{}
 	// tended are the VMs whose snapshots the sweeper works on.
 	tended map[string]bool
 }

@@ -141,23 +141,24 @@ func (d *Daemon) asked(vcenter string, well bool) {
 
 // pay makes the runs that one vCenter owes. Its inventory is read once for all of them.
 func (d *Daemon) pay(ctx context.Context, owed []catalog.Owed, now time.Time) error {
-	c, begun := d.Config(), time.Now()
 	var errs []error
+	c, begun := d.Config(), time.Now()
 	untagged := false // the tags cannot be read now: jobs that need none go on
+	var payments []payment
 	for _, o := range owed {
 		s, err := readSpec(o.Tick.Job)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		var targets []catalog.Target
+		p := payment{owed: o}
 		if slices.Contains(chooses(c, s.Select), o.VCenter) { // else the job was changed meanwhile
 			s.Select.VCenters = []string{o.VCenter}
 			tags := selectorOf(s.Select).NeedsTags()
 			if tags && untagged {
 				continue
 			}
-			if targets, _, err = d.targets(ctx, c, s.Job, now, time.Since(begun)); err != nil {
+			if p.targets, _, err = d.targets(ctx, c, s.Job, now, time.Since(begun)); err != nil {
 				errs = append(errs, err)
 				if untagged = tags; !untagged {
 					break
@@ -166,24 +167,78 @@ func (d *Daemon) pay(ctx context.Context, owed []catalog.Owed, now time.Time) er
 			}
 		}
 		if late, err := catchUp(s.Job); err != nil || o.Tick.Skip == "" && now.Sub(o.Tick.For) > late {
-			o.Tick.Skip = missed
+			p.owed.Tick.Skip = missed
 		}
 		if !o.Tick.Job.Enabled && o.Tick.Trigger != catalog.Manual {
-			o.Tick.Skip = "paused" // since it was due
+			p.owed.Tick.Skip = "paused" // since it was due
 		}
-		done, err := d.Catalog.Paid(ctx, o, targets)
-		if err != nil || done.Repeated {
-			errs = append(errs, err)
-			continue
-		}
-		if done.Rest+done.Runs == 0 {
-			d.Log.Warn("the job takes no VM (SF1601)", zap.String("job", o.Tick.Job.Name))
-		}
-		d.Log.Info("runs made", zap.String("job", o.Tick.Job.Name), zap.Time("for", o.Tick.For), zap.String("vcenter", o.VCenter),
-			zap.Int("queued", done.Queued), zap.Int("skipped", done.Skipped))
-		d.Observer.Fired(o.Tick.Job.Name, done.Queued, done.Skipped, 0)
+		payments = append(payments, p)
+	}
+	defer d.queueing()()
+	for _, p := range payments {
+		errs = append(errs, d.queue(ctx, p))
 	}
 	return errors.Join(errs...)
+}
+
+// payment is what a vCenter owes to one tick of a job, and the VMs.
+type payment struct {
+	owed    catalog.Owed
+	targets []catalog.Target
+}
+
+// queue makes the runs of one tick on one vCenter.
+func (d *Daemon) queue(ctx context.Context, p payment) error {
+	o := p.owed
+	done, err := d.Catalog.Paid(ctx, o, p.targets)
+	if err != nil || done.Repeated {
+		return err
+	}
+	if done.Rest+done.Runs == 0 {
+		d.Log.Warn("the job takes no VM (SF1601)", zap.String("job", o.Tick.Job.Name))
+	}
+	d.Log.Info("runs made", zap.String("job", o.Tick.Job.Name), zap.Time("for", o.Tick.For), zap.String("vcenter", o.VCenter),
+		zap.Int("queued", done.Queued), zap.Int("skipped", done.Skipped))
+	d.Observer.Fired(o.Tick.Job.Name, done.Queued, done.Skipped, 0)
+	return nil
+}
+
+// queueLimit bounds how long a run waits for those that are being queued beside it.
+const queueLimit = 15 * time.Second
+
+// queueing says that runs are being queued, until done. A run that is delivered meanwhile waits, so that all that is due at one
+// time is in the queue soon, and does not share the database with hundreds of runs that begin.
+func (d *Daemon) queueing() (done func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.queues == 0 {
+		d.queued = make(chan struct{})
+	}
+	d.queues++
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.queues--; d.queues == 0 {
+			close(d.queued)
+		}
+	}
+}
+
+// allQueued waits until no runs are being queued, at most for queueLimit.
+func (d *Daemon) allQueued(ctx context.Context) {
+	d.mu.Lock()
+	queued, busy := d.queued, d.queues > 0
+	d.mu.Unlock()
+	if !busy {
+		return
+	}
+	t := time.NewTimer(queueLimit)
+	defer t.Stop()
+	select {
+	case <-queued:
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 // catchUp is how old a tick may be that still has runs.

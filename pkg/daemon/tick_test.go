@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -287,4 +288,38 @@ func TestVanished(t *testing.T) {
 	if first := <-forgot; first {
 		t.Error("what was left was forgotten before it was looked for")
 	}
+}
+
+// A run that is delivered while others are being queued begins when they are, but waits for no more than queueLimit.
+func TestRunsWaitForTheQueue(t *testing.T) {
+	waits := func(d *Daemon, ctx context.Context) time.Duration {
+		begin := time.Now()
+		d.allQueued(ctx)
+		return time.Since(begin)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		d := &Daemon{}
+		if got := waits(d, t.Context()); got != 0 {
+			t.Errorf("nothing is being queued, and a run waits for %v", got)
+		}
+		one, two := d.queueing(), d.queueing()
+		time.AfterFunc(2*time.Second, one)
+		time.AfterFunc(5*time.Second, two)
+		if got := waits(d, t.Context()); got != 5*time.Second {
+			t.Errorf("a run waits for %v, want 5s, until both vCenters' runs are queued", got)
+		}
+		never := d.queueing()
+		if got := waits(d, t.Context()); got != queueLimit {
+			t.Errorf("a run waits for %v, want no more than %v", got, queueLimit)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if got := waits(d, ctx); got != time.Second {
+			t.Errorf("a run that is ended waits for %v, want 1s", got)
+		}
+		never()
+		if got := waits(d, t.Context()); got != 0 {
+			t.Errorf("all is queued, and a run waits for %v", got)
+		}
+	})
 }

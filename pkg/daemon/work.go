@@ -73,6 +73,7 @@ func (d *Daemon) work(ctx context.Context, delivery catalog.Delivery) error {
 	if open, err := d.open(ctx, a, fence); err != nil || !open {
 		return err
 	}
+	d.allQueued(ctx)
 	if age := d.Queue.Fresh(delivery.VCenter); age > freshLimit {
 		return d.again(ctx, a, fence, catalog.Retry{NotBefore: d.Now().Add(putBack), SameAttempt: true, Cause: "ownership", Code: "SF1903"})
 	}

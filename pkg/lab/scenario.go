@@ -135,6 +135,8 @@ type VM struct {
 	CallFault string `yaml:"call_fault"`
 	// Stun is how long everything in the guest stands still around the instant of a snapshot; 0 is not at all.
 	Stun time.Duration `yaml:"stun"`
+	// Rest is how long the writer of a scripted guest rests between two records, for worlds with many guests; 0 is 2 ms.
+	Rest time.Duration `yaml:"rest"`
 	// RootSize makes the guest's own disk, on which the agent is put, a file system of that size; it needs root. Empty is
 	// the space that the machine has.
 	RootSize Size    `yaml:"root_size"`
@@ -436,8 +438,8 @@ func (v VM) check() error {
 			errs = append(errs, fmt.Errorf("%s has a spread, a worst or a fault_count below 0", name))
 		}
 	}
-	if n := v.Network; v.Stun < 0 || n.CutToGuest < 0 || n.CutFromGuest < 0 || n.Cuts < 0 || n.Slice < 0 || n.Pause < 0 {
-		errs = append(errs, errors.New("stun or network has a number below 0"))
+	if n := v.Network; v.Stun < 0 || v.Rest < 0 || n.CutToGuest < 0 || n.CutFromGuest < 0 || n.Cuts < 0 || n.Slice < 0 || n.Pause < 0 {
+		errs = append(errs, errors.New("stun, rest or network has a number below 0"))
 	}
 	errs = append(errs, v.Agent.check(), v.checkApplications(), v.checkWindows())
 	if len(v.Disks) > 1 {

@@ -172,7 +172,7 @@ func (w *World) startGuest(ctx context.Context, m *machine, o Options) (err erro
 			return err
 		}
 	case "scripted":
-		g, err := guests.StartScripted(ctx, m.vm.Name, m.dir)
+		g, err := guests.StartScripted(ctx, guests.ScriptedOptions{Name: m.vm.Name, Dir: m.dir, Rest: m.vm.Rest})
 		if err != nil {
 			return err
 		}

@@ -1,17 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
-	"os"
-	"os/exec"
 	"slices"
 	"sync"
 	"time"
@@ -40,18 +36,18 @@ type flown struct {
 	report freezewindow.Report
 }
 
-// fly has as many windows in flight at once as there are peers. The peers are a process of their own with the lowest priority,
-// because in a real site they have machines of their own.
+// fly has as many windows in flight at once as there are peers.
 func (f *daemonFigures) fly(ctx context.Context, _ options) (err error) {
 	own, pin, err := protocol.NewIdentity(time.Hour)
 	if err != nil {
 		return err
 	}
-	p, end, err := startPeers(ctx, hex.EncodeToString(pin[:]))
+	var p peers
+	started, err := startHelper(ctx, &p, peersWord, hex.EncodeToString(pin[:]))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, end()) }()
+	defer func() { err = errors.Join(err, started.close()) }()
 	windows, closeAll, err := p.windows(ctx, own)
 	defer func() { err = errors.Join(err, closeAll(ctx)) }()
 	if err != nil {
@@ -176,30 +172,4 @@ func (p peers) windows(ctx context.Context, own tls.Certificate) (all []window, 
 		}
 	}
 	return all, closeAll, nil
-}
-
-// startPeers starts them; end ends them.
-func startPeers(ctx context.Context, fingerprint string) (p peers, end func() error, err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return p, nil, fmt.Errorf("find this program: %w", err)
-	}
-	cmd := exec.CommandContext(ctx, "nice", "-n", "19", self, peersWord, fingerprint)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return p, nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return p, nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return p, nil, fmt.Errorf("start the peers: %w", err)
-	}
-	end = func() error { return errors.Join(in.Close(), cmd.Wait()) }
-	if err := json.NewDecoder(bufio.NewReader(out)).Decode(&p); err != nil {
-		return p, nil, errors.Join(fmt.Errorf("start the peers: %w", err), end())
-	}
-	return p, end, nil
 }

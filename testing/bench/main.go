@@ -34,9 +34,14 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	var err error
-	if len(os.Args) == 3 && os.Args[1] == peersWord {
+	switch {
+	case len(os.Args) == 3 && os.Args[1] == peersWord:
 		err = servePeers(ctx, os.Args[2], os.Stdin, os.Stdout)
-	} else {
+	case len(os.Args) == 4 && os.Args[1] == labWord:
+		err = serveLab(ctx, os.Args[2], os.Args[3], os.Stdin, os.Stdout)
+	case len(os.Args) == 3 && os.Args[1] == leaveWord:
+		err = leaveRuns(ctx, os.Args[2], os.Stdout)
+	default:
 		err = run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	}
 	stop()

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -70,7 +71,11 @@ func servePeers(ctx context.Context, node string, in io.Reader, out io.Writer) (
 				Version: "bench", ExeSHA256: hex.EncodeToString(make([]byte, 32)), VMUUID: peerUUID(n, i), BootID: "bench",
 				OS: protocol.OS{Family: "linux"}, Freezer: &emptyFreezer{}, Idle: waitLimit,
 			})
-			agents.Go(func() { a.Serve(ctx, tls.NewListener(listener, protocol.ServerTLS(own, pin))) })
+			agents.Go(func() {
+				if err := a.Serve(ctx, tls.NewListener(listener, protocol.ServerTLS(own, pin))); err != nil {
+					fmt.Fprintf(os.Stderr, "bench: an agent ended: %v\n", err)
+				}
+			})
 		}
 		p.VCenters = append(p.VCenters, v)
 	}

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/stillframe/stillframe/pkg/api/client"
-	"github.com/stillframe/stillframe/pkg/lab"
 )
 
 // guestPassword is that of root in every guest of the daemon's scenarios.
@@ -34,7 +33,7 @@ type entry struct {
 	Queued  int       `json:"queued"`
 	Skipped int       `json:"skipped"`
 	Run     string    `json:"run"`
-	VM      string    `json:"vm"`
+	VCenter string    `json:"vcenter"`
 }
 
 // logLines keeps the daemon's log in a file, and what the bench asks for in memory.
@@ -77,10 +76,28 @@ func (l *logLines) of(message string) (found []entry) {
 	return found
 }
 
+// together is how many runs of one vCenter were open at once, at most, by the lines that say that one begins and has ended.
+func (l *logLines) together() (most int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at, open := map[string]string{}, map[string]int{}
+	for _, e := range l.all {
+		switch e.Message {
+		case "run begins":
+			at[e.Run] = e.VCenter
+			open[e.VCenter]++
+			most = max(most, open[e.VCenter])
+		case "run ended":
+			open[at[e.Run]]--
+		}
+	}
+	return most
+}
+
 // site is where a daemon lives: its folder, the vCenters that it knows, and what else its configuration says.
 type site struct {
 	dir    string
-	worlds []*lab.World
+	worlds []*labWorld
 	env    []string
 	socket string
 }
@@ -99,27 +116,19 @@ func newSite(o options, name string) (*site, error) {
 
 // add starts one more vCenter.
 func (s *site) add(ctx context.Context, scenario string) error {
-	read, err := lab.ParseScenario([]byte(scenario))
+	w, err := startLab(ctx, scenario, filepath.Join(s.dir, fmt.Sprintf("world-%d", len(s.worlds))))
 	if err != nil {
 		return err
 	}
-	dir := filepath.Join(s.dir, fmt.Sprintf("world-%d", len(s.worlds)))
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	w, err := lab.Start(ctx, read, lab.Options{Dir: dir})
-	if err != nil {
-		return err
-	}
-	s.env = append(s.env, fmt.Sprintf("LAB_%d=%s", len(s.worlds), w.Ready().Password))
+	s.env = append(s.env, fmt.Sprintf("LAB_%d=%s", len(s.worlds), w.ready.Password))
 	s.worlds = append(s.worlds, w)
 	return nil
 }
 
-func (s *site) close(ctx context.Context) error {
+func (s *site) close() error {
 	errs := []error{os.RemoveAll(filepath.Dir(s.socket))}
 	for _, w := range s.worlds {
-		errs = append(errs, w.Close(ctx))
+		errs = append(errs, w.close())
 	}
 	return errors.Join(errs...)
 }
@@ -136,7 +145,7 @@ func (s *site) configure(o options, more string) error {
 	var b strings.Builder
 	b.WriteString("vcenters:\n")
 	for n, w := range s.worlds {
-		r := w.Ready()
+		r := w.ready
 		fmt.Fprintf(&b, "  - {name: %s, url: %q, username: %q, password: \"env:LAB_%d\", ca: %q}\n", vcenterName(n), r.VCenter, r.User, n, r.CAFile)
 	}
 	fmt.Fprintf(&b, "guests:\n  defaults: {agent: %q, username: root, password: \"env:GUEST\"}\n", o.agent)

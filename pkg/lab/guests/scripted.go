@@ -2,6 +2,7 @@ package guests
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 type Scripted struct {
 	Witness
 	name, disk, socket string
+	rest               time.Duration
 	listener           *net.UnixListener
 	short              string // a directory made because dir is too long for a socket; empty when it is not
 
@@ -29,6 +31,7 @@ type Scripted struct {
 	ended   func()
 	rescue  *time.Timer
 	leave   bool
+	leaving chan struct{} // closed when leave becomes true
 	conns   map[*net.UnixConn]bool
 	err     error
 	rescues []time.Time
@@ -37,16 +40,24 @@ type Scripted struct {
 	closed  error
 }
 
-// StartScripted makes the raw disk in the existing directory dir, and returns once the first record is durable. The
-// caller closes it.
-func StartScripted(_ context.Context, name, dir string) (*Scripted, error) {
+// ScriptedOptions are a scripted guest's.
+type ScriptedOptions struct {
+	// Name names it in errors. Dir exists and is its own.
+	Name, Dir string
+	// Rest lies between two records; 0 is recordPause.
+	Rest time.Duration
+}
+
+// StartScripted makes the raw disk, and returns once the first record is durable. The caller closes it.
+func StartScripted(_ context.Context, o ScriptedOptions) (*Scripted, error) {
 	g := &Scripted{
-		name: name, disk: filepath.Join(dir, "disk1.raw"), socket: filepath.Join(dir, "freezer"), conns: map[*net.UnixConn]bool{},
+		name: o.Name, disk: filepath.Join(o.Dir, "disk1.raw"), socket: filepath.Join(o.Dir, "freezer"), conns: map[*net.UnixConn]bool{},
+		rest: cmp.Or(o.Rest, recordPause), leaving: make(chan struct{}),
 	}
 	g.turn = sync.NewCond(&g.mu)
 	f, err := g.open()
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start scripted guest %s: %w", name, err), g.dismantle())
+		return nil, errors.Join(fmt.Errorf("start scripted guest %s: %w", o.Name, err), g.dismantle())
 	}
 	g.done.Go(func() {
 		err := g.write(f)
@@ -118,7 +129,10 @@ func (g *Scripted) write(f *os.File) error {
 		if leave || err != nil {
 			return err
 		}
-		time.Sleep(recordPause)
+		select {
+		case <-time.After(g.rest):
+		case <-g.leaving:
+		}
 	}
 }
 
@@ -274,6 +288,7 @@ func (g *Scripted) Close(context.Context) error {
 		err := g.dismantle()
 		g.mu.Lock()
 		g.leave = true
+		close(g.leaving)
 		g.turn.Broadcast()
 		for conn := range g.conns {
 			err = errors.Join(err, conn.Close())

@@ -13,7 +13,7 @@ import (
 
 func scripted(t *testing.T) *guests.Scripted {
 	t.Helper()
-	g, err := guests.StartScripted(t.Context(), "vm", t.TempDir())
+	g, err := guests.StartScripted(t.Context(), guests.ScriptedOptions{Name: "vm", Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -187,21 +187,6 @@ CREATE TABLE writer_sessions (
 CREATE INDEX writer_sessions_open ON writer_sessions (vm_id) WHERE closed_at = 0;
 CREATE INDEX writer_sessions_run ON writer_sessions (run_id);
 
--- Agents that lie in guests. cleanup_due is when the janitor comes; 0 is not yet.
-CREATE TABLE agent_deployments (
-	vm_id TEXT NOT NULL,
-	path TEXT NOT NULL,
-	run_id TEXT NOT NULL,
-	road TEXT NOT NULL,
-	service_name TEXT NOT NULL DEFAULT '',
-	sha256 TEXT NOT NULL DEFAULT '',
-	state TEXT NOT NULL CHECK (state IN ('intent', 'there', 'started', 'removed')),
-	created_at BIGINT NOT NULL,
-	cleanup_due BIGINT NOT NULL DEFAULT 0,
-	PRIMARY KEY (vm_id, path)
-);
-CREATE INDEX agent_deployments_due ON agent_deployments (cleanup_due) WHERE state <> 'removed';
-
 -- Passwords that were refused a short time ago, as salted hashes.
 CREATE TABLE refusals (
 	credential TEXT PRIMARY KEY,
