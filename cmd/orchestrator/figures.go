@@ -50,7 +50,7 @@ func readFleet(ctx context.Context, c *catalog.Catalog, conf *config.Config, now
 	fleet.VMs = make([]metrics.VM, 0, len(read.VMs))
 	for _, v := range read.VMs {
 		fleet.VMs = append(fleet.VMs, metrics.VM{
-			VCenter: v.VCenter, Name: v.Name, Moref: v.Moref, InstanceUUID: v.InstanceUUID, Protection: protection(v.LastOK, "", jobs[v.ID], since),
+			VCenter: v.VCenter, Name: v.Name, Moref: v.Moref, InstanceUUID: v.InstanceUUID, Protection: protection(v.LastOK, v.ExcludedBy, jobs[v.ID], since),
 			Level: v.Level, LastSuccess: v.LastOK,
 		})
 	}

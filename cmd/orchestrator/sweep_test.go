@@ -119,6 +119,10 @@ func TestDaemonSweeps(t *testing.T) {
 	await(t, "the foreign snapshot", func() bool { return s.ledger("--orphans")[nobodys].State == "foreign" })
 	await(t, "the excluded VM", func() bool { return strings.Contains(s.do("vms", "list", "--protection", "excluded").stdout, "other") })
 
+	await(t, "the excluded VM's metric", func() bool {
+		return strings.Contains(s.scrape(t), "stillframe_vms{state=\"excluded\",vcenter=\"lab\"} 1\n")
+	})
+
 	// Orphans of both installations, and what a person decides on.
 	other := w.station(t, "vm", jobs)
 	e := other.begin()

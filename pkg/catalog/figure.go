@@ -29,6 +29,8 @@ type VMFigures struct {
 	ID, VCenter, InstanceUUID, Moref, Name string
 	Level                                  string
 	LastOK                                 time.Time
+	// ExcludedBy is that of VM.
+	ExcludedBy string
 }
 
 // SnapshotFigures count the snapshots of a vCenter that may be there, and those that no run needs.
@@ -62,10 +64,10 @@ func (c *Catalog) Figures(ctx context.Context) (f Figures, err error) {
 		f.VMs, err = store.All(ctx, tx, func(scan func(...any) error) (VMFigures, error) {
 			var v VMFigures
 			var ok int64
-			err := scan(&v.ID, &v.VCenter, &v.InstanceUUID, &v.Moref, &v.Name, &v.Level, &ok)
+			err := scan(&v.ID, &v.VCenter, &v.InstanceUUID, &v.Moref, &v.Name, &v.Level, &ok, &v.ExcludedBy)
 			v.LastOK = store.Time(ok)
 			return v, err
-		}, `SELECT v.id, v.vcenter_id, v.instance_uuid, v.moref, v.name, COALESCE(r.level, ''), v.last_ok_at
+		}, `SELECT v.id, v.vcenter_id, v.instance_uuid, v.moref, v.name, COALESCE(r.level, ''), v.last_ok_at, v.excluded_by
 			FROM vms v JOIN (SELECT vcenter_id, MAX(seen_at) AS last FROM vms GROUP BY vcenter_id) s ON s.vcenter_id = v.vcenter_id
 			LEFT JOIN runs r ON r.id = v.last_ok_run WHERE v.seen_at >= s.last - $1`, goneAfter.Milliseconds())
 		if err != nil {

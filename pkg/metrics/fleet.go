@@ -32,7 +32,7 @@ type Job struct {
 // VM is one VM that is there. LastSuccess is zero when there is no good point; Level is what that point proved.
 type VM struct {
 	VCenter, Name, Moref, InstanceUUID string
-	// Protection is protected, unprotected or overdue.
+	// Protection is protected, unprotected, excluded or overdue.
 	Protection, Level string
 	LastSuccess       time.Time
 }

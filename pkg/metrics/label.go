@@ -91,7 +91,7 @@ func levels() []string {
 }
 
 // protections are the states of a VM.
-func protections() []string { return []string{"protected", "unprotected", "overdue"} }
+func protections() []string { return []string{"protected", "unprotected", "excluded", "overdue"} }
 
 // actions are what is taken away after a dead run, as the kinds of its intents.
 func actions() []string {
