@@ -250,7 +250,7 @@ func (s *session) Run(ctx context.Context, o daemon.Order) (backup.Result, error
 		}
 	}
 	r := backup.Runner{
-		Hypervisor: hypervisor{s.endpoint, s.snapshots}, Memory: o.Memory, Checks: s.endpoint, Tasks: s.snapshots, Origins: origins{s.endpoint, s.options},
+		Hypervisor: hypervisor{s.endpoint, s.snapshots}, Memory: o.Memory, Sessions: o.Sessions, Checks: s.endpoint, Tasks: s.snapshots, Origins: origins{s.endpoint, s.options},
 		Hosts: newHosts(s.endpoint, s.refused, esx), Guests: ways, Gate: o.Gate, Log: s.log.With(zap.String("run", p.RunID)),
 	}
 	return r.Run(ctx, p)

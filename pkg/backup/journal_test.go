@@ -157,7 +157,7 @@ func TestRunWithMemory(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := &hypervisor{vm: goodVM(), fail: map[string]error{}, takes: 2003 * time.Millisecond}
-				m, n := boot(t), &notebook{h: h}
+				m, n := boot(t, "linux"), &notebook{h: h}
 				p := Plan{RunID: "r", Epoch: 7, VM: "db1", OnDegrade: Fail, Budget: freezewindow.DefaultBudget(), LateLimit: time.Minute}
 				c.change(h, n, &p)
 				r, err := Runner{Hypervisor: h, Guests: m, Memory: n, Tasks: n, Log: zap.NewNop()}.Run(t.Context(), p)
@@ -204,7 +204,7 @@ func TestRemembers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := &hypervisor{vm: goodVM(), fail: map[string]error{}, takes: c.takes}
-				m, n := boot(t), &notebook{h: h}
+				m, n := boot(t, "linux"), &notebook{h: h}
 				p := Plan{RunID: "r", Epoch: 7, VM: "db1", OnDegrade: Fail, Budget: freezewindow.DefaultBudget(), LateLimit: 10 * time.Minute}
 				if _, err := (Runner{Hypervisor: h, Guests: m, Memory: n, Log: zap.NewNop()}).Run(t.Context(), p); (err != nil) != (c.takes > p.LateLimit) {
 					t.Errorf("Run = %v", err)

@@ -138,7 +138,7 @@ type machine struct {
 	none  bool // nothing is to be held
 }
 
-func boot(t *testing.T) *machine {
+func boot(t *testing.T, family string) *machine {
 	t.Helper()
 	theirs, theirPin, err := protocol.NewIdentity(time.Hour)
 	own, pin, err2 := protocol.NewIdentity(time.Hour)
@@ -150,7 +150,7 @@ func boot(t *testing.T) *machine {
 	m.peer = guest.Peer{Dial: m.dial, Own: own, Fingerprint: theirPin, Deployment: "d", VMUUID: vmUUID, SHA256: sum, Run: "r", Epoch: 5}
 	a := agent.New(agent.Options{
 		Version: "1.2.3", ExeSHA256: hex.EncodeToString(sum[:]), VMUUID: vmUUID, BootID: "b", Freezer: m,
-		OS: protocol.OS{Family: "linux", Edition: "Debian", Version: "12"},
+		OS: protocol.OS{Family: family, Edition: "Debian", Version: "12"},
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	m.stop = stop

@@ -144,7 +144,7 @@ func TestMove(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := &bench{
-					h: &hypervisor{vm: goodVM(), fail: map[string]error{}, takes: 2003 * time.Millisecond}, m: boot(t),
+					h: &hypervisor{vm: goodVM(), fail: map[string]error{}, takes: 2003 * time.Millisecond}, m: boot(t, "linux"),
 					plan: Plan{RunID: "r", Epoch: 7, VM: "db1", OnDegrade: Fail, Budget: freezewindow.DefaultBudget(), LateLimit: 10 * time.Minute},
 				}
 				mover := &carrier{h: b.h, takes: time.Minute, report: all}

@@ -43,6 +43,8 @@ type Runner struct {
 	Hosts Hosts
 	// Gate is asked before the guest is armed and before it is frozen; without it nobody waits.
 	Gate Gate
+	// Sessions hears of sessions with a guest's writers; without it there is no ledger of them.
+	Sessions Sessions
 	// Origins is needed by a plan with a mover.
 	Origins Origins
 	Log     *zap.Logger
@@ -251,6 +253,9 @@ func (x *run) arm(ctx context.Context) (freezewindow.Ready, freezewindow.Budget,
 	}
 	if family := session.Hello.OS.Family; (family == osWindows) != x.windows() {
 		return freezewindow.Ready{}, budget, x.leave(ctx, &Refusal{"SF3704", fmt.Errorf("the agent runs on %q, vCenter says that the guest is %q", family, x.vm.GuestFamily)})
+	}
+	if err := x.opening(ctx); err != nil {
+		return freezewindow.Ready{}, budget, x.leave(ctx, err)
 	}
 	x.armed = true
 	r, err := session.Arm(ctx, guest.Order{

@@ -26,14 +26,17 @@ var update = flag.Bool("update", false, "rewrite the golden files") //nolint:goc
 
 // bench is one run with its doubles; what is not changed goes well.
 type bench struct {
-	h      *hypervisor
-	m      *machine
-	plan   Plan
-	hosts  Hosts
-	memory Memory
-	cancel time.Duration // after which the run is interrupted, 0 for never
-	bare   *notebook     // of a snapshot alone, nil for a run
-	gate   Gate
+	h        *hypervisor
+	m        *machine
+	plan     Plan
+	hosts    Hosts
+	memory   Memory
+	cancel   time.Duration // after which the run is interrupted, 0 for never
+	bare     *notebook     // of a snapshot alone, nil for a run
+	gate     Gate
+	sessions Sessions
+	// reboot puts another guest in the place of the Linux one.
+	reboot func(family string)
 	inside int // how many passed the gate and have not left
 }
 
@@ -58,11 +61,15 @@ func play(t *testing.T, change func(*bench), check func(t *testing.T, b *bench, 
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{
 			h: &hypervisor{vm: goodVM(), fail: map[string]error{}, takes: 2003 * time.Millisecond},
-			m: boot(t),
+			m: boot(t, "linux"),
 			plan: Plan{
 				RunID: "20260101-abc", Epoch: 1767225600000, VM: "db1", OnDegrade: Fail, Budget: freezewindow.DefaultBudget(),
 				LateLimit: 10 * time.Minute, Description: "test",
 			},
+		}
+		b.reboot = func(family string) {
+			b.m.end(t)
+			b.m = boot(t, family)
 		}
 		change(b)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -70,7 +77,7 @@ func play(t *testing.T, change func(*bench), check func(t *testing.T, b *bench, 
 		if b.cancel > 0 {
 			defer time.AfterFunc(b.cancel, cancel).Stop()
 		}
-		runner := Runner{Hypervisor: b.h, Guests: b.m, Hosts: b.hosts, Memory: b.memory, Gate: b.gate, Log: zap.NewNop()}
+		runner := Runner{Hypervisor: b.h, Guests: b.m, Hosts: b.hosts, Memory: b.memory, Gate: b.gate, Sessions: b.sessions, Log: zap.NewNop()}
 		do := runner.Run
 		if b.bare != nil {
 			runner.Memory, runner.Tasks = b.bare, b.bare

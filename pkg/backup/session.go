@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"context"
 	"regexp"
 	"strings"
 )
@@ -25,6 +26,21 @@ const (
 	SessionExpired      SessionState = "expired"
 	SessionClosed       SessionState = "closed"
 )
+
+// Sessions keeps a ledger of sessions with writers.
+type Sessions interface {
+	// Opening is told of a session before it is opened, and in which boot of the guest, so that the session of a run that is
+	// killed is not forgotten. With an error none is opened.
+	Opening(ctx context.Context, boot, session string) error
+}
+
+// opening writes down the session that the guest's agent is about to open with its writers.
+func (x *run) opening(ctx context.Context) error {
+	if x.Sessions == nil || !x.windows() {
+		return nil
+	}
+	return x.Sessions.Opening(ctx, x.result.Guest.BootID, x.guest.Session.ID())
+}
 
 // session tells how far the session with the guest's writers came, before the guest is left. No other guest than a Windows
 // one has one.

@@ -1,6 +1,56 @@
 package backup
 
-import "testing"
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/stillframe/stillframe/pkg/freezewindow"
+	"github.com/stillframe/stillframe/pkg/guest"
+)
+
+// ledger notes the sessions that are opened, or refuses them.
+type ledger struct {
+	opened []string
+	refuse error
+}
+
+func (l *ledger) Opening(_ context.Context, boot, session string) error {
+	if l.refuse == nil {
+		l.opened = append(l.opened, boot+" "+session)
+	}
+	return l.refuse
+}
+
+// A session with writers is written down before it is opened; one that cannot be is not opened. A guest without writers has none.
+func TestSessionIsWrittenDownFirst(t *testing.T) {
+	windows := func(b *bench) {
+		b.h.vm.GuestFamily = "windowsGuest"
+		b.reboot(osWindows)
+	}
+	well := &ledger{}
+	play(t, func(b *bench) { windows(b); b.sessions = well }, func(t *testing.T, _ *bench, r Result, _ error) {
+		t.Helper()
+		if s := r.Guest.Session; s == nil || !slices.Equal(well.opened, []string{"b " + s.ID}) {
+			t.Errorf("written down is %q of session %+v, want it with its boot", well.opened, s)
+		}
+	})
+	full := &ledger{refuse: codedError{code: "SF1902"}}
+	play(t, func(b *bench) { windows(b); b.sessions = full }, func(t *testing.T, b *bench, r Result, err error) {
+		t.Helper()
+		if guest.CodeOf(err) != "SF1902" || !errors.Is(err, full.refuse) || r.Guest.Session != nil || b.m.holds != 0 || r.Verdict.Level != freezewindow.Unproved {
+			t.Errorf("error %v, session %+v, %d holds, want none of a session that could not be written down", err, r.Guest.Session, b.m.holds)
+		}
+	})
+	linux := &ledger{}
+	play(t, func(b *bench) { b.sessions = linux }, func(t *testing.T, _ *bench, _ Result, err error) {
+		t.Helper()
+		if err != nil || len(linux.opened) > 0 {
+			t.Errorf("a Linux guest opened %q, %v", linux.opened, err)
+		}
+	})
+}
 
 // TestLostSet reads the set that was overwritten, whatever the language of the guest.
 func TestLostSet(t *testing.T) {

@@ -40,6 +40,8 @@ type Order struct {
 	Forget bool
 	// Memory is the run's own view of what lasts.
 	Memory backup.Memory
+	// Sessions is the run's own view of the ledger of sessions with writers; nil for an undo.
+	Sessions backup.Sessions
 }
 
 // VCenter is a session with one vCenter. It is safe for concurrent use.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stillframe/stillframe/pkg/backup"
 	"github.com/stillframe/stillframe/pkg/catalog"
+	"github.com/stillframe/stillframe/pkg/journal"
 	"github.com/stillframe/stillframe/pkg/statefile"
 )
 
@@ -38,4 +39,15 @@ func (m memory) Settle(ctx context.Context, intents ...statefile.Intent) error {
 	return m.Memory.Settle(ctx, slices.DeleteFunc(slices.Clone(intents), func(i statefile.Intent) bool {
 		return i.Kind == statefile.Snapshot && slices.Contains(*m.kept, i.Subject)
 	})...)
+}
+
+// sessions is one run's ledger of sessions with writers.
+type sessions struct {
+	*Daemon
+	fence journal.Fence
+}
+
+// Opening implements backup.Sessions.
+func (s sessions) Opening(ctx context.Context, boot, session string) error {
+	return s.Catalog.Hear(ctx, s.fence, catalog.Heard{BootID: boot, Session: session, State: catalog.SessionOpen, Opened: s.Now()})
 }

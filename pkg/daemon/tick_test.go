@@ -290,6 +290,31 @@ func TestVanished(t *testing.T) {
 	}
 }
 
+// A session with writers whose run ends without a word of it stays in the ledger as one that may be open.
+func TestSessionOfALostRun(t *testing.T) {
+	s := newSite(t)
+	s.undo = func(Order, []statefile.Intent) backup.Recovery { return backup.Recovery{} }
+	s.run = func(ctx context.Context, o Order) (backup.Result, error) {
+		if err := o.Sessions.Opening(ctx, "boot-1", "session of "+o.Plan.RunID); err != nil {
+			t.Error(err)
+		}
+		r := done(o)
+		r.Guest.BootID = "boot-1"
+		return r, nil
+	}
+	s.due()
+	s.until("the end of both", func() bool { return len(s.vms(catalog.Done)) == 2 })
+	open, err := s.Catalog.OpenSessions(t.Context(), "")
+	if err != nil || len(open) != 2 {
+		t.Fatalf("OpenSessions = %+v, %v, want one of each run", open, err)
+	}
+	for _, one := range open {
+		if one.Session != "session of "+one.RunID || one.BootID != "boot-1" || one.State != catalog.SessionOpen || one.Opened.IsZero() {
+			t.Errorf("the ledger has %+v, want it open since its run", one)
+		}
+	}
+}
+
 // A run that is delivered while others are being queued begins when they are, but waits for no more than queueLimit.
 func TestRunsWaitForTheQueue(t *testing.T) {
 	waits := func(d *Daemon, ctx context.Context) time.Duration {
