@@ -132,9 +132,9 @@ func (d windowsDay) happened(t *testing.T, w *world, event string) {
 	}
 }
 
-// short is how long a guest may be held beside a snapshot of half a second; what is more is this machine's. Where a hold is
-// to end by what happens, the snapshot takes far longer than that.
-const short = 5 * time.Second
+// short is how long a guest may be held beside a snapshot of a few seconds at most; what is more is this machine's. Where a hold
+// is to end by what happens, the snapshot takes far longer than that.
+const short = 8 * time.Second
 
 // TestWindowsWriters lives days on which VSS writers have faults.
 func TestWindowsWriters(t *testing.T) {
@@ -260,8 +260,9 @@ func otherRefused(t *testing.T, w *world, d windowsDay) {
 	t.Helper()
 	d.happened(t, w, "other_backup")
 	seen := d.look(t, w)
-	alone, after := slices.Equal(seen.Served, []string{ownProvider}), slices.Equal(seen.Served, []string{ownProvider, systemProvider})
-	if !alone && !after || seen.Asked != 1 || len(seen.Sessions) != 2 {
+	alone := slices.Equal(seen.Served, []string{ownProvider}) && seen.Asked == 1
+	after := slices.Equal(seen.Served, []string{ownProvider, systemProvider}) && seen.Asked <= 2 // it is asked while it is registered
+	if !alone && !after || len(seen.Sessions) != 2 {
 		t.Errorf("volumes went to %v, our provider was asked %d times in %d sessions", seen.Served, seen.Asked, len(seen.Sessions))
 	}
 }
