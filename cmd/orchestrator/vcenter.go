@@ -84,16 +84,8 @@ func (s *slot) give() { <-s.turn }
 
 var _ daemon.VCenters = (*vcenters)(nil)
 
-// leastConns is how many connections to one vCenter there may always be; spareConns are for what is not part of a run, such as
-// reads of the inventory and the sweep.
-const leastConns, spareConns = 64, 16
-
-// connections is how many connections to one vCenter, or to one host past it, all runs together need, so that none of them
-// waits for a connection while its guest is held: a long poll each, and a call beside it.
-func connections(c *config.Config) int { return max(leastConns, 2*c.Limits.VCenter.Runs+spareConns) }
-
-// VCenter implements daemon.VCenters. A vCenter whose address, account or trust was changed, or that may now have more runs
-// than there are connections for, gets a new session; runs at work keep the one that they have.
+// VCenter implements daemon.VCenters. A vCenter whose address, account or trust was changed gets a new session; runs at work
+// keep the one that they have.
 func (s *vcenters) VCenter(ctx context.Context, c *config.Config, name string) (daemon.VCenter, error) {
 	i := slices.IndexFunc(c.VCenters, func(v config.VCenter) bool { return v.Name == name })
 	if i < 0 {
@@ -110,11 +102,10 @@ func (s *vcenters) VCenter(ctx context.Context, c *config.Config, name string) (
 		return nil, fmt.Errorf("log in to vCenter %s: %w", name, err)
 	}
 	defer at.give()
-	conns := connections(c)
-	if at.now != nil && at.now.same(c.VCenters[i]) && at.now.options.MaxConns >= conns {
+	if at.now != nil && at.now.same(c.VCenters[i]) {
 		return at.now, nil
 	}
-	made, err := s.connect(ctx, c.VCenters[i], conns)
+	made, err := s.connect(ctx, c.VCenters[i])
 	at.failed.Store(err != nil)
 	if err != nil {
 		return nil, fmt.Errorf("log in to vCenter %s: %w", name, err)
@@ -161,7 +152,7 @@ func (s *vcenters) close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (s *vcenters) connect(ctx context.Context, v config.VCenter, conns int) (*session, error) {
+func (s *vcenters) connect(ctx context.Context, v config.VCenter) (*session, error) {
 	u, err := url.Parse(v.URL)
 	if err != nil {
 		return nil, invalid("the address of vCenter %s is not a URL", v.Name)
@@ -170,7 +161,7 @@ func (s *vcenters) connect(ctx context.Context, v config.VCenter, conns int) (*s
 		u.Path = "/sdk"
 	}
 	o := vsphere.Options{
-		URL: u, Agent: "stillframe/" + version, CAFile: v.CA, Thumbprint: v.Thumbprint, Insecure: v.Insecure, MaxConns: conns,
+		URL: u, Agent: "stillframe/" + version, CAFile: v.CA, Thumbprint: v.Thumbprint, Insecure: v.Insecure,
 		Login:    func(ctx context.Context) (*url.Userinfo, error) { return s.account(ctx, v.Username, v.Password) },
 		Observer: counted{s.count, v.Name},
 	}

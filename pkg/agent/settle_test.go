@@ -60,7 +60,7 @@ func toldOf(m protocol.Message) string {
 	case *protocol.Abort:
 		return fmt.Sprintf("ABORT:closed=%t", m.Closed)
 	case *protocol.CompleteAnswer:
-		return fmt.Sprintf("COMPLETE:closed=%t", m.Closed)
+		return fmt.Sprintf("COMPLETE:re=%d,closed=%t", m.Re, m.Closed)
 	case *protocol.Error:
 		return m.Code
 	}
@@ -88,13 +88,15 @@ func TestSettleStep(t *testing.T) {
 	}{
 		{"a good set, completed", with(open, ms(9000), word(5, &protocol.Complete{OK: "all"}), ms(9500), agent.CompletedEvent{Completed: agent.Completed{Closed: true}},
 			ms(9600), agent.ClosedEvent{}, ms(9700), word(6, &protocol.Complete{OK: "all"}), ms(19600), agent.Fired{Timer: agent.TimerLeave}), append(slices.Clone(opened),
-			"COMPLETING Complete:all", "CLOSED COMPLETE:closed=true Finish", "CLOSED", "CLOSED COMPLETE:closed=true", "CLOSED Finish")},
+			"COMPLETING Complete:all", "CLOSED COMPLETE:re=5,closed=true Finish", "CLOSED", "CLOSED COMPLETE:re=6,closed=true", "CLOSED Finish")},
+		{"COMPLETE again while the writers are told", with(open, ms(9000), word(5, &protocol.Complete{OK: "all"}), ms(9400), word(6, &protocol.Complete{OK: "all"}), ms(9500), agent.CompletedEvent{Completed: agent.Completed{Closed: true}}), append(slices.Clone(opened),
+			"COMPLETING Complete:all", "COMPLETING", "CLOSED COMPLETE:re=6,closed=true Finish")},
 		{"a good set, aborted", with(open, ms(9000), word(5, &protocol.Abort{}), ms(9600), agent.ClosedEvent{}), append(slices.Clone(opened),
 			"CLOSED Finish", "CLOSED ABORT:closed=true")},
 		{"a good set that nobody completes", with(open, ms(1000000), agent.Fired{Timer: agent.TimerSilence}, ms(1000100), agent.CompletedEvent{Completed: agent.Completed{Closed: true}}, ms(1000200), agent.ClosedEvent{}), append(slices.Clone(opened),
-			"COMPLETING Complete:none", "CLOSED COMPLETE:closed=true Finish", "CLOSED Leave")},
+			"COMPLETING Complete:none", "CLOSED COMPLETE:re=0,closed=true Finish", "CLOSED Leave")},
 		{"a good set, service stop", with(open, ms(9000), agent.ServiceStop{}, ms(9500), agent.CompletedEvent{Completed: agent.Completed{Closed: true}}, ms(9600), agent.ClosedEvent{}), append(slices.Clone(opened),
-			"COMPLETING Complete:none", "CLOSED COMPLETE:closed=true Finish", "CLOSED Leave")},
+			"COMPLETING Complete:none", "CLOSED COMPLETE:re=0,closed=true Finish", "CLOSED Leave")},
 		{"a set that failed", with(thaw, ms(6200), setEnded(false), ms(6300), agent.ClosedEvent{}, ms(6400), word(5, &protocol.Thaw{Go: 7}), ms(7000), word(6, &protocol.Abort{}), ms(7010), agent.ClosedEvent{}), append(slices.Clone(thawed),
 			"CLOSED THAWED:final=true,held=true,by=none,finished=false,io=1715,writers=1 Finish", "CLOSED",
 			"CLOSED THAWED:final=true,held=true,by=none,finished=false,io=1715,writers=1", "CLOSED Finish", "CLOSED ABORT:closed=true")},

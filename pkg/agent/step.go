@@ -471,7 +471,12 @@ func (s State) thawedWord(at time.Duration) *protocol.Thawed {
 func complete(s State, at time.Duration, m *protocol.Complete) (State, []Command) {
 	switch {
 	case s.settle.told != nil: // again: its answer was lost
-		return s, []Command{Send{s.settle.told}}
+		told := *s.settle.told
+		told.Envelope, told.T, told.Re = protocol.Envelope{}, protocol.WordComplete, m.Q
+		return s, []Command{Send{&told}}
+	case s.Name == Completing: // again: the link was lost meanwhile
+		s.settle.re = m.Q
+		return s, nil
 	case s.Name != Open:
 		s.Dropped++
 		return s, []Command{s.refusal(m.Head(), "SF4020", false, "COMPLETE in state %s", s.Name)}

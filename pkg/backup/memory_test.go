@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -235,7 +236,7 @@ func (m *machine) Prepare(context.Context, agent.PrepareRequest) (agent.Prepared
 	if m.none {
 		return agent.Prepared{}, nil
 	}
-	return agent.Prepared{Volumes: []protocol.Volume{{ID: "8:1", Mounts: []string{"/data"}, Supported: true}}}, nil
+	return agent.Prepared{SetID: "{" + strings.ToUpper(theSet) + "}", Volumes: []protocol.Volume{{ID: "8:1", Mounts: []string{"/data"}, Supported: true}}}, nil
 }
 
 func (m *machine) Freeze(_ context.Context, started func()) (agent.Held, error) {

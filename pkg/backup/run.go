@@ -254,10 +254,10 @@ func (x *run) arm(ctx context.Context) (freezewindow.Ready, freezewindow.Budget,
 	if family := session.Hello.OS.Family; (family == osWindows) != x.windows() {
 		return freezewindow.Ready{}, budget, x.leave(ctx, &Refusal{"SF3704", fmt.Errorf("the agent runs on %q, vCenter says that the guest is %q", family, x.vm.GuestFamily)})
 	}
+	x.armed = true // also when what comes next fails: it may have been written all the same
 	if err := x.opening(ctx); err != nil {
 		return freezewindow.Ready{}, budget, x.leave(ctx, err)
 	}
-	x.armed = true
 	r, err := session.Arm(ctx, guest.Order{
 		Mode: x.mode, Budget: budget, Volumes: x.plan.Volumes, BackupType: x.plan.BackupType,
 		Required: x.plan.Writers.Required, Tolerated: x.plan.Writers.Tolerated, Excluded: x.plan.Writers.Excluded,
@@ -269,7 +269,7 @@ func (x *run) arm(ctx context.Context) (freezewindow.Ready, freezewindow.Budget,
 		return freezewindow.Ready{}, budget, x.leave(ctx, &Refusal{"SF4702", errors.New("the agent found no file system to hold")})
 	}
 	at := time.Now()
-	if err := x.stay(ctx); err != nil {
+	if err := errors.Join(x.opening(ctx), x.stay(ctx)); err != nil {
 		return freezewindow.Ready{}, budget, x.leave(ctx, err)
 	}
 	r.Go, r.Armed, r.Name, r.Need = rand.Uint64()|1, true, x.plan.SnapshotName(), x.need

@@ -30,16 +30,21 @@ const (
 // Sessions keeps a ledger of sessions with writers.
 type Sessions interface {
 	// Opening is told of a session before it is opened, and in which boot of the guest, so that the session of a run that is
-	// killed is not forgotten. With an error none is opened.
-	Opening(ctx context.Context, boot, session string) error
+	// killed is not forgotten: once without a snapshot set, and once more with the set when there is one, by which the
+	// guest's own log names it. With an error none is opened, or it is ended.
+	Opening(ctx context.Context, boot, session, set string) error
 }
 
-// opening writes down the session that the guest's agent is about to open with its writers.
+// opening writes down the session that the guest's agent is about to open with its writers, or has opened.
 func (x *run) opening(ctx context.Context) error {
 	if x.Sessions == nil || !x.windows() {
 		return nil
 	}
-	return x.Sessions.Opening(ctx, x.result.Guest.BootID, x.guest.Session.ID())
+	set := ""
+	if r := x.guest.Session.Ready; r != nil {
+		set = setID(r.SetID)
+	}
+	return x.Sessions.Opening(ctx, x.result.Guest.BootID, x.guest.Session.ID(), set)
 }
 
 // session tells how far the session with the guest's writers came, before the guest is left. No other guest than a Windows

@@ -2,28 +2,33 @@ package backup
 
 import (
 	"context"
-	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stillframe/stillframe/pkg/freezewindow"
 	"github.com/stillframe/stillframe/pkg/guest"
 )
 
+// theSet is the snapshot set of the guest's agent.
+const theSet = "6b1f0000-1111-2222-3333-444455556666"
+
 // ledger notes the sessions that are opened, or refuses them.
 type ledger struct {
-	opened []string
-	refuse error
+	opened  []string
+	refuses int // the so manieth call; 0 is none
 }
 
-func (l *ledger) Opening(_ context.Context, boot, session string) error {
-	if l.refuse == nil {
-		l.opened = append(l.opened, boot+" "+session)
+func (l *ledger) Opening(_ context.Context, boot, session, set string) error {
+	l.opened = append(l.opened, strings.Join([]string{boot, session, set}, " "))
+	if len(l.opened) == l.refuses {
+		return codedError{code: "SF1902"}
 	}
-	return l.refuse
+	return nil
 }
 
-// A session with writers is written down before it is opened; one that cannot be is not opened. A guest without writers has none.
+// A session with writers is written down before it is opened, and with its set before it is used; one that cannot be is not opened,
+// or ended. A guest without writers has none.
 func TestSessionIsWrittenDownFirst(t *testing.T) {
 	windows := func(b *bench) {
 		b.h.vm.GuestFamily = "windowsGuest"
@@ -32,17 +37,22 @@ func TestSessionIsWrittenDownFirst(t *testing.T) {
 	well := &ledger{}
 	play(t, func(b *bench) { windows(b); b.sessions = well }, func(t *testing.T, _ *bench, r Result, _ error) {
 		t.Helper()
-		if s := r.Guest.Session; s == nil || !slices.Equal(well.opened, []string{"b " + s.ID}) {
-			t.Errorf("written down is %q of session %+v, want it with its boot", well.opened, s)
+		if s := r.Guest.Session; s == nil || !slices.Equal(well.opened, []string{"b " + s.ID + " ", "b " + s.ID + " " + theSet}) || s.SetID != theSet {
+			t.Errorf("written down is %q of session %+v, want it with its boot, then with its set", well.opened, s)
 		}
 	})
-	full := &ledger{refuse: codedError{code: "SF1902"}}
-	play(t, func(b *bench) { windows(b); b.sessions = full }, func(t *testing.T, b *bench, r Result, err error) {
-		t.Helper()
-		if guest.CodeOf(err) != "SF1902" || !errors.Is(err, full.refuse) || r.Guest.Session != nil || b.m.holds != 0 || r.Verdict.Level != freezewindow.Unproved {
-			t.Errorf("error %v, session %+v, %d holds, want none of a session that could not be written down", err, r.Guest.Session, b.m.holds)
-		}
-	})
+	for _, n := range []int{1, 2} {
+		full := &ledger{refuses: n}
+		play(t, func(b *bench) { windows(b); b.sessions = full }, func(t *testing.T, b *bench, r Result, err error) {
+			t.Helper()
+			if guest.CodeOf(err) != "SF1902" || b.m.holds != 0 || r.Verdict.Level != freezewindow.Unproved || len(full.opened) != n {
+				t.Errorf("error %v, %d holds, written down %q, want it refused with SF1902", err, b.m.holds, full.opened)
+			}
+			if s := r.Guest.Session; s == nil || s.State != SessionClosed { // it may have been written all the same
+				t.Errorf("the session is told as %+v, want it closed", s)
+			}
+		})
+	}
 	linux := &ledger{}
 	play(t, func(b *bench) { b.sessions = linux }, func(t *testing.T, _ *bench, _ Result, err error) {
 		t.Helper()

@@ -672,13 +672,20 @@ func (w *world) testSessions(t *testing.T) {
 		t.Errorf("OpenSessions = %+v, %v, want 4", open, err)
 	}
 	// A new boot has none of them.
-	tell(w.order(t, vm), catalog.Heard{BootID: "boot2", Session: "session9", SetID: "set9", State: catalog.SessionThawed, Opened: w.now})
+	last := tell(w.order(t, vm), catalog.Heard{BootID: "boot2", Session: "session9", SetID: "set9", State: catalog.SessionThawed, Opened: w.now})
 	if open, err := w.OpenSessions(ctx, vm.ID); err != nil || len(open) != 1 || open[0].Session != "session9" {
 		t.Errorf("after a reboot OpenSessions = %+v, %v, want the new one", open, err)
 	}
 	w.now = w.now.Add(time.Hour)
 	if l := leaks(); l.Ours != 0 { // its run is at work
 		t.Errorf("leaks are %+v, want none", l)
+	}
+	// A VM that is gone has none either.
+	if err := w.Vanished(ctx, last.Fence()); err != nil {
+		t.Fatal(err)
+	}
+	if open, err := w.OpenSessions(ctx, vm.ID); err != nil || len(open) != 0 {
+		t.Errorf("OpenSessions of a VM that is gone = %+v, %v, want none", open, err)
 	}
 	if left, ok := (catalog.Leak{Ours: 70, Runs: 10}).RunsLeft(); !ok || left != 0 {
 		t.Errorf("RunsLeft beyond the end = %d, %v", left, ok)

@@ -267,7 +267,7 @@ func (c *Catalog) Compensate(ctx context.Context, f journal.Fence) (Run, error) 
 }
 
 // Vanished writes down that the VM of a run is gone: its snapshots went with it, or come back when it is registered again, so they
-// are lost and not removed.
+// are lost and not removed. The sessions with its writers have ended, as by a new start.
 func (c *Catalog) Vanished(ctx context.Context, f journal.Fence) error {
 	return c.store.Update(ctx, "write down that a VM is gone", func(tx store.Tx) error {
 		if err := f.Held(ctx, tx); err != nil {
@@ -275,6 +275,9 @@ func (c *Catalog) Vanished(ctx context.Context, f journal.Fence) error {
 		}
 		_, err := tx.Exec(ctx, `UPDATE snapshot_ledger SET state = 'lost' WHERE state NOT IN ('removed', 'foreign') AND run_id = $1
 			AND vm_id = (SELECT vm_id FROM runs WHERE id = $1)`, f.RunID)
+		if err == nil {
+			_, err = tx.Exec(ctx, "UPDATE writer_sessions SET state = 'rebooted', closed_at = $2 WHERE closed_at = 0 AND vm_id = (SELECT vm_id FROM runs WHERE id = $1)", f.RunID, c.millis())
+		}
 		return err
 	})
 }

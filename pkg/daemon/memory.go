@@ -48,6 +48,6 @@ type sessions struct {
 }
 
 // Opening implements backup.Sessions.
-func (s sessions) Opening(ctx context.Context, boot, session string) error {
-	return s.Catalog.Hear(ctx, s.fence, catalog.Heard{BootID: boot, Session: session, State: catalog.SessionOpen, Opened: s.Now()})
+func (s sessions) Opening(ctx context.Context, boot, session, set string) error {
+	return s.Catalog.Hear(ctx, s.fence, catalog.Heard{BootID: boot, Session: session, SetID: set, State: catalog.SessionOpen, Opened: s.Now()})
 }

@@ -139,44 +139,28 @@ func (d *Daemon) asked(vcenter string, well bool) {
 	d.debtors[vcenter] = debtor{pause: pause, next: time.Now().Add(pause)}
 }
 
-// pay makes the runs that one vCenter owes. Its inventory is read once for all of them.
+// pay makes the runs that one vCenter owes. Its inventory is read once for all jobs that need no tags, whose runs do not wait for
+// tags either, and once with tags for the others.
 func (d *Daemon) pay(ctx context.Context, owed []catalog.Owed, now time.Time) error {
 	var errs []error
-	c, begun := d.Config(), time.Now()
-	untagged := false // the tags cannot be read now: jobs that need none go on
-	var payments []payment
+	var plain, tagged []payment
 	for _, o := range owed {
 		s, err := readSpec(o.Tick.Job)
-		if err != nil {
+		switch p := (payment{owed: o, spec: s}); {
+		case err != nil:
 			errs = append(errs, err)
-			continue
+		case selectorOf(s.Select).NeedsTags():
+			tagged = append(tagged, p)
+		default:
+			plain = append(plain, p)
 		}
-		p := payment{owed: o}
-		if slices.Contains(chooses(c, s.Select), o.VCenter) { // else the job was changed meanwhile
-			s.Select.VCenters = []string{o.VCenter}
-			tags := selectorOf(s.Select).NeedsTags()
-			if tags && untagged {
-				continue
-			}
-			if p.targets, _, err = d.targets(ctx, c, s.Job, now, time.Since(begun)); err != nil {
-				errs = append(errs, err)
-				if untagged = tags; !untagged {
-					break
-				}
-				continue
-			}
-		}
-		if late, err := catchUp(s.Job); err != nil || o.Tick.Skip == "" && now.Sub(o.Tick.For) > late {
-			p.owed.Tick.Skip = missed
-		}
-		if !o.Tick.Job.Enabled && o.Tick.Trigger != catalog.Manual {
-			p.owed.Tick.Skip = "paused" // since it was due
-		}
-		payments = append(payments, p)
 	}
-	defer d.queueing()()
-	for _, p := range payments {
-		errs = append(errs, d.queue(ctx, p))
+	begun := time.Now()
+	for _, group := range [][]payment{plain, tagged} {
+		aimed, err := d.aim(ctx, group, now, begun)
+		if errs = append(errs, err, d.queue(ctx, aimed)); err != nil {
+			break
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -184,11 +168,45 @@ func (d *Daemon) pay(ctx context.Context, owed []catalog.Owed, now time.Time) er
 // payment is what a vCenter owes to one tick of a job, and the VMs.
 type payment struct {
 	owed    catalog.Owed
+	spec    spec
 	targets []catalog.Target
 }
 
-// queue makes the runs of one tick on one vCenter.
-func (d *Daemon) queue(ctx context.Context, p payment) error {
+// aim finds the VMs of payments, by an inventory that was begun to be read no earlier than begun. With an error it gives those
+// that it had until then.
+func (d *Daemon) aim(ctx context.Context, all []payment, now, begun time.Time) (aimed []payment, err error) {
+	c := d.Config()
+	for _, p := range all {
+		s := p.spec
+		if slices.Contains(chooses(c, s.Select), p.owed.VCenter) { // else the job was changed meanwhile
+			s.Select.VCenters = []string{p.owed.VCenter}
+			if p.targets, _, err = d.targets(ctx, c, s.Job, now, time.Since(begun)); err != nil {
+				return aimed, err
+			}
+		}
+		if late, err := catchUp(s.Job); err != nil || p.owed.Tick.Skip == "" && now.Sub(p.owed.Tick.For) > late {
+			p.owed.Tick.Skip = missed
+		}
+		if !p.owed.Tick.Job.Enabled && p.owed.Tick.Trigger != catalog.Manual {
+			p.owed.Tick.Skip = "paused" // since it was due
+		}
+		aimed = append(aimed, p)
+	}
+	return aimed, nil
+}
+
+// queue makes the runs of payments, while none begins.
+func (d *Daemon) queue(ctx context.Context, all []payment) error {
+	defer d.queueing()()
+	var errs []error
+	for _, p := range all {
+		errs = append(errs, d.queueOne(ctx, p))
+	}
+	return errors.Join(errs...)
+}
+
+// queueOne makes the runs of one tick on one vCenter.
+func (d *Daemon) queueOne(ctx context.Context, p payment) error {
 	o := p.owed
 	done, err := d.Catalog.Paid(ctx, o, p.targets)
 	if err != nil || done.Repeated {
@@ -236,6 +254,7 @@ func (d *Daemon) allQueued(ctx context.Context) {
 	defer t.Stop()
 	select {
 	case <-queued:
+	case <-d.drained:
 	case <-t.C:
 	case <-ctx.Done():
 	}

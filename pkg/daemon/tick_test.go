@@ -295,7 +295,7 @@ func TestSessionOfALostRun(t *testing.T) {
 	s := newSite(t)
 	s.undo = func(Order, []statefile.Intent) backup.Recovery { return backup.Recovery{} }
 	s.run = func(ctx context.Context, o Order) (backup.Result, error) {
-		if err := o.Sessions.Opening(ctx, "boot-1", "session of "+o.Plan.RunID); err != nil {
+		if err := o.Sessions.Opening(ctx, "boot-1", "session of "+o.Plan.RunID, "set"); err != nil {
 			t.Error(err)
 		}
 		r := done(o)
@@ -309,10 +309,69 @@ func TestSessionOfALostRun(t *testing.T) {
 		t.Fatalf("OpenSessions = %+v, %v, want one of each run", open, err)
 	}
 	for _, one := range open {
-		if one.Session != "session of "+one.RunID || one.BootID != "boot-1" || one.State != catalog.SessionOpen || one.Opened.IsZero() {
+		if one.Session != "session of "+one.RunID || one.BootID != "boot-1" || one.SetID != "set" || one.State != catalog.SessionOpen || one.Opened.IsZero() {
 			t.Errorf("the ledger has %+v, want it open since its run", one)
 		}
 	}
+}
+
+// A daemon that ends knows of the sessions with writers of runs that it ended how they ended.
+func TestDrainHearsOfSessions(t *testing.T) {
+	s := newSite(t)
+	began := make(chan struct{}, 2)
+	s.run = func(ctx context.Context, o Order) (backup.Result, error) {
+		if err := o.Sessions.Opening(ctx, "boot-1", "session of "+o.Plan.RunID, ""); err != nil {
+			t.Error(err)
+		}
+		began <- struct{}{}
+		<-ctx.Done()
+		r := done(o)
+		r.Outcome, r.Guest.BootID = backup.Aborted, "boot-1"
+		r.Guest.Session = &backup.WriterSession{ID: "session of " + o.Plan.RunID, State: backup.SessionClosed}
+		return r, context.Cause(ctx)
+	}
+	s.due()
+	<-began
+	<-began
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Drain(over); !errors.Is(err, context.Canceled) {
+		t.Errorf("Drain = %v, want it over", err)
+	}
+	s.until("both runs to be put back", func() bool { return len(s.vms(catalog.Queued)) == 2 })
+	if open, err := s.Catalog.OpenSessions(t.Context(), ""); err != nil || len(open) != 0 {
+		t.Errorf("OpenSessions = %+v, %v, want none: the guests said that they are closed", open, err)
+	}
+}
+
+// A daemon that ends begins no run that had waited for others to be queued.
+func TestDrainBeginsNothing(t *testing.T) {
+	s := newSite(t)
+	defer s.queueing()()
+	s.run = func(_ context.Context, o Order) (backup.Result, error) {
+		t.Error("a run began")
+		return done(o), nil
+	}
+	s.due()
+	s.until("both runs to be delivered", func() bool { return s.delivered() == 2 })
+	if err := s.Drain(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := s.vms(catalog.Queued); len(got) != 2 {
+		t.Errorf("queued are the runs of %v, want both", got)
+	}
+}
+
+// delivered is how many runs are with those who work on them.
+func (s *site) delivered() (n int) {
+	s.t.Helper()
+	err := s.store.View(s.t.Context(), "count deliveries", func(tx store.Tx) error {
+		return tx.One(s.t.Context(), []any{&n}, "SELECT count(*) FROM river_job WHERE state = 'running'")
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return n
 }
 
 // A run that is delivered while others are being queued begins when they are, but waits for no more than queueLimit.
@@ -323,7 +382,7 @@ func TestRunsWaitForTheQueue(t *testing.T) {
 		return time.Since(begin)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		d := &Daemon{}
+		d := &Daemon{drained: make(chan struct{})}
 		if got := waits(d, t.Context()); got != 0 {
 			t.Errorf("nothing is being queued, and a run waits for %v", got)
 		}

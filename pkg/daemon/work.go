@@ -62,6 +62,10 @@ type attempt struct {
 
 // work does one run that the queue delivers. With an error the queue has what it left taken away.
 func (d *Daemon) work(ctx context.Context, delivery catalog.Delivery) error {
+	d.allQueued(ctx)
+	if d.draining.Load() {
+		return nil // it stays in the queue
+	}
 	fence := journal.Fence{RunID: delivery.RunID, Epoch: delivery.Epoch}
 	a, err := d.read(ctx, delivery.RunID)
 	if err != nil {
@@ -73,7 +77,6 @@ func (d *Daemon) work(ctx context.Context, delivery catalog.Delivery) error {
 	if open, err := d.open(ctx, a, fence); err != nil || !open {
 		return err
 	}
-	d.allQueued(ctx)
 	if age := d.Queue.Fresh(delivery.VCenter); age > freshLimit {
 		return d.again(ctx, a, fence, catalog.Retry{NotBefore: d.Now().Add(putBack), SameAttempt: true, Cause: "ownership", Code: "SF1903"})
 	}
@@ -92,7 +95,7 @@ func (d *Daemon) work(ctx context.Context, delivery catalog.Delivery) error {
 	ended, cancel := context.WithTimeout(context.WithoutCancel(ctx), endLimit)
 	defer cancel()
 	if ctx.Err() != nil && !cancelled && result.Outcome == backup.Aborted && len(result.Leftovers) == 0 && !stored(result) && !result.Snapshot.Kept {
-		return d.again(ended, a, fence, catalog.Retry{SameAttempt: true, Cause: "shutdown", Code: "SF1911"}) // this process ends, not the run
+		return d.again(ended, a, fence, catalog.Retry{SameAttempt: true, Cause: "shutdown", Code: "SF1911", Heard: heard(result)}) // this process ends, not the run
 	}
 	return d.end(ended, a, fence, result, err, cancelled)
 }

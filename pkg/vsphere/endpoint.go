@@ -33,8 +33,10 @@ const (
 	closeLimit     = 7 * time.Second  // clean-up calls of one Close
 	idleLimit      = 90 * time.Second
 	keepaliveEvery = 5 * time.Minute // vCenter's idle limit is 30 min by default
-	maxConns       = 64
-	warmConns      = 2 // one carries the create call, one is spare; the long poll has its own
+	// idleConns are kept open. How many there are at once is not bounded: each prepared snapshot has a long poll and a call, a
+	// call that waited for a free connection would wait with its guest frozen, and whoever calls is bounded already.
+	idleConns = 1024
+	warmConns = 2 // one carries the create call, one is spare; the long poll has its own
 )
 
 var (
@@ -59,9 +61,6 @@ type Options struct {
 	Login func(context.Context) (*url.Userinfo, error)
 	// Proxy is the HTTP proxy; nil means none, whatever the environment says.
 	Proxy *url.URL
-	// MaxConns bounds the connections, 0 means 64. Each prepared snapshot needs one for its long poll and one for its call; a
-	// call that finds none free waits for one, in the window too.
-	MaxConns int
 	// Agent is the HTTP user agent.
 	Agent string
 	// Observer hears of calls and tasks; nil is nobody.
@@ -86,8 +85,6 @@ func (o *Options) check() error {
 		return errors.New("plain http needs the explicit insecure setting")
 	case given > 1:
 		return errors.New("CA file, thumbprint, insecure: only one may be given")
-	case o.MaxConns < 0:
-		return fmt.Errorf("%d connections", o.MaxConns)
 	}
 	return nil
 }
@@ -178,10 +175,6 @@ func (e *Endpoint) connect(ctx context.Context, o *Options) error {
 // tune replaces what govmomi takes from Go's defaults or from the environment: two idle connections per host, a proxy from
 // the environment, a dialer without limits.
 func (e *Endpoint) tune(o *Options) {
-	conns := o.MaxConns
-	if conns == 0 {
-		conns = maxConns
-	}
 	t := e.transport
 	t.Proxy = nil
 	if o.Proxy != nil {
@@ -192,7 +185,7 @@ func (e *Endpoint) tune(o *Options) {
 	t.TLSClientConfig = e.trust.config("") // counts only behind a proxy, where the transport itself shakes hands
 	t.TLSHandshakeTimeout = handshakeLimit
 	t.ForceAttemptHTTP2 = false
-	t.MaxIdleConns, t.MaxIdleConnsPerHost, t.MaxConnsPerHost = conns, conns, conns
+	t.MaxIdleConns, t.MaxIdleConnsPerHost, t.MaxConnsPerHost = idleConns, idleConns, 0
 	t.IdleConnTimeout = idleLimit
 }
 

@@ -70,7 +70,7 @@ func (e *Endpoint) OpenHost(ctx context.Context, host inventory.Host, login func
 	}
 	o := Options{
 		URL: &url.URL{Scheme: "https", Host: host.Address, Path: vim25.Path}, Insecure: trust.insecure, Login: login,
-		Agent: e.vim.Client.UserAgent, MaxConns: e.transport.MaxConnsPerHost,
+		Agent: e.vim.Client.UserAgent,
 	}
 	direct := newEndpoint(&o, trust)
 	if err := direct.connect(ctx, &o); err != nil {

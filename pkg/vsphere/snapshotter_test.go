@@ -131,6 +131,18 @@ func TestCreateByPush(t *testing.T) {
 	}
 }
 
+// TestCreateBesideMany: however many snapshots are prepared, each with a long poll in flight, the call of one waits for no
+// connection: its guest is frozen.
+func TestCreateBesideMany(t *testing.T) {
+	s := newScene(t, nil)
+	for range 70 {
+		s.prepare()
+	}
+	if _, _, err := s.prepare().Create(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestCreateByRead: without a filter there is no push; reading the task finds its end.
 func TestCreateByRead(t *testing.T) {
 	s := newScene(t, nil)

@@ -66,7 +66,7 @@ type daemonFigures struct {
 	FlightOwnMS       float64 `json:"flight_own_ms_p99"`
 	FlightOwnMSMax    float64 `json:"flight_own_ms_max"`
 	// RecoveredRuns were open when their process was killed; RecoverySeconds is from the daemon's start until the last of their
-	// guests was free and the last of their snapshots gone.
+	// guests was cleared and the last of their snapshots gone.
 	RecoveredRuns   int                `json:"recovered_runs"`
 	RecoverySeconds float64            `json:"recovery_seconds"`
 	Bars            map[string]float64 `json:"bars"`
@@ -81,9 +81,9 @@ func (f *daemonFigures) missed() error {
 	}
 	miss(f.PlanSeconds > f.Bars["plan_seconds"], "%d VMs are planned and queued in %.1f s, more than %.0f", f.PlannedVMs, f.PlanSeconds, f.Bars["plan_seconds"])
 	miss(f.PlanPeakMB > planMemoryBarMB, "the daemon needs %.0f MB to plan %d VMs, more than %d", f.PlanPeakMB, f.PlannedVMs, planMemoryBarMB)
-	miss(f.PlanRuns > planRuns, "%d runs of one vCenter were at work at once, more than %d", f.PlanRuns, planRuns)
-	miss(f.RunsAtOnce > idleRuns, "%d runs were at work at once, more than %d", f.RunsAtOnce, idleRuns)
-	miss(f.WindowsAtOnce > idleWindows, "%d windows were open at once, more than %d", f.WindowsAtOnce, idleWindows)
+	miss(f.PlanRuns > planRuns || f.PlanRuns == 0, "%d runs of one vCenter were at work at once, not 1 to %d", f.PlanRuns, planRuns)
+	miss(f.RunsAtOnce != idleRuns, "%d runs were at work at once, not %d", f.RunsAtOnce, idleRuns)
+	miss(f.WindowsAtOnce != idleWindows, "%d windows were open at once, not %d", f.WindowsAtOnce, idleWindows)
 	miss(f.IdleCPUPercent > idleBarPercent, "the idle daemon takes %.1f %% of a core, more than %d", f.IdleCPUPercent, idleBarPercent)
 	miss(f.IdleMB > idleMemoryBarMB, "the idle daemon needs %.0f MB, more than %d", f.IdleMB, idleMemoryBarMB)
 	miss(f.AfterRunsMB > idleMemoryBarMB, "the idle daemon needs %.0f MB after its runs, more than %d", f.AfterRunsMB, idleMemoryBarMB)
@@ -110,8 +110,8 @@ func (f *daemonFigures) rows() [][3]string {
 		{"  its memory", mb(f.IdleMB), "<= " + mb(idleMemoryBarMB)},
 		{fmt.Sprintf("  its memory after %d runs", f.IdleVMs), mb(f.AfterRunsMB), "<= " + mb(idleMemoryBarMB)},
 		{"  at its peak", mb(f.PeakMB), ""},
-		{"  runs at once", fmt.Sprint(f.RunsAtOnce), fmt.Sprintf("<= %d", idleRuns)},
-		{"  snapshot tasks at once", fmt.Sprint(f.WindowsAtOnce), fmt.Sprintf("<= %d", idleWindows)},
+		{"  runs at once", fmt.Sprint(f.RunsAtOnce), fmt.Sprint(idleRuns)},
+		{"  snapshot tasks at once", fmt.Sprint(f.WindowsAtOnce), fmt.Sprint(idleWindows)},
 		{"runs delivered a second, one queue", fmt.Sprintf("%.0f", f.OneQueue), fmt.Sprintf(">= %d", oneQueueBar)},
 		{"  four queues", fmt.Sprintf("%.0f", f.FourQueues), fmt.Sprintf(">= %d", fourQueuesBar)},
 		{"windows in flight at once", fmt.Sprint(f.FlightTogether), fmt.Sprintf(">= %d", flightBar)},

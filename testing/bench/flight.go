@@ -22,9 +22,6 @@ import (
 // flightEvery lies between the beginnings of two windows: the last of them begins before the first one's snapshot is done.
 const flightEvery = 24 * time.Millisecond
 
-// flightConns are the connections to each vCenter: a long poll and a call for each window, and a few more.
-const flightConns = 2*peersEach + 16
-
 // flightSnapshot is the name of every snapshot.
 const flightSnapshot = "stillframe-bench-1"
 
@@ -150,7 +147,7 @@ func (p peers) windows(ctx context.Context, own tls.Certificate) (all []window, 
 			return all, closeAll, fmt.Errorf("read the address of a vCenter: %w", err)
 		}
 		login := func(context.Context) (*url.Userinfo, error) { return url.UserPassword("bench", "bench"), nil }
-		e, err := vsphere.Open(ctx, vsphere.Options{URL: u, Thumbprint: v.Thumbprint, Login: login, MaxConns: flightConns})
+		e, err := vsphere.Open(ctx, vsphere.Options{URL: u, Thumbprint: v.Thumbprint, Login: login})
 		if err != nil {
 			return all, closeAll, err
 		}

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
+	"time"
 
 	"github.com/stillframe/stillframe/pkg/lab"
 )
@@ -90,14 +92,18 @@ type helper struct {
 	out     *json.Decoder
 }
 
+// helperLimit is how long a helper may take to end when the bench is ended.
+const helperLimit = 10 * time.Second
+
 // startHelper starts one, and reads what it says first.
 func startHelper(ctx context.Context, first any, args ...string) (*helper, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
-	h := &helper{process: exec.CommandContext(context.WithoutCancel(ctx), "nice", append([]string{"-n", "19", self}, args...)...)}
-	h.process.Stderr = os.Stderr
+	h := &helper{process: exec.CommandContext(ctx, "nice", append([]string{"-n", "19", self}, args...)...)}
+	h.process.Stderr, h.process.WaitDelay = os.Stderr, helperLimit
+	h.process.Cancel = func() error { return h.process.Process.Signal(syscall.SIGTERM) }
 	if h.in, err = h.process.StdinPipe(); err != nil {
 		return nil, err
 	}

@@ -40,7 +40,7 @@ func main() {
 	case len(os.Args) == 4 && os.Args[1] == labWord:
 		err = serveLab(ctx, os.Args[2], os.Args[3], os.Stdin, os.Stdout)
 	case len(os.Args) == 3 && os.Args[1] == leaveWord:
-		err = leaveRuns(ctx, os.Args[2], os.Stdout)
+		err = leaveRuns(ctx, os.Args[2], os.Stdin, os.Stdout)
 	default:
 		err = run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	}

@@ -43,8 +43,14 @@ const (
 type leftRun struct{ VCenter, Path, Snapshot, Folder string }
 
 // leaveRuns has a run at work on every VM that the database knows, each with its intents written down. It goes on until it is
-// killed.
-func leaveRuns(ctx context.Context, dir string, out io.Writer) (err error) {
+// killed, or its standard input ends with who reads.
+func leaveRuns(ctx context.Context, dir string, in io.Reader, out io.Writer) (err error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		defer stop()
+		io.Copy(io.Discard, in) //nolint:errcheck // its end is all that counts
+	}()
 	db, err := store.Open(ctx, store.Options{Dir: dir, Log: zap.NewNop()})
 	if err != nil {
 		return err
@@ -170,6 +176,9 @@ func killWithRuns(ctx context.Context, state string) (left []leftRun, err error)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, self, leaveWord, state)
 	cmd.Stderr = os.Stderr
+	if _, err := cmd.StdinPipe(); err != nil { // it ends with this process, at the latest
+		return nil, err
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
