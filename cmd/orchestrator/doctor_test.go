@@ -70,6 +70,7 @@ func TestDoctor(t *testing.T) {
 		{"slow-disks", exitOK, []string{"datastore_latency:warn:SF2133"}, "80 ms"},
 		{"swapped", exitOK, []string{"host_load:warn:SF2132"}, "512 MiB"},
 		{"busy-host", exitOK, []string{"host_load:warn:SF2132"}, "CPUs are busy for 9"},
+		{"far-host", exitOK, []string{"vcenter_host:warn:SF2134"}, "and back it takes 3"},
 		{"fault-tolerant", exitPreflight, []string{"fault_tolerance:fail:SF2113"}, "running"},
 		{"encrypted", exitOK, []string{}, "it is encrypted"},
 		{"encrypted-no-access", exitPreflight, []string{"encryption:fail:SF2122"}, "Cryptographer.Access"},

@@ -56,6 +56,7 @@ func table() []row {
 		{"cpu_ready", "the VM's CPUs wait for less than 10 % of the time", "SF2131", judgeReady},
 		{"host_load", "the host has CPU and memory to spare", "SF2132", judgeHost},
 		{"datastore_latency", "the VM's disks answer within 30 ms", "SF2133", judgeLatency},
+		{"vcenter_host", "vCenter reaches the VM's host and comes back within 100 ms", "SF2134", judgeReach},
 		{"privileges", "the account has every privilege that a run needs", "SF2101", judgePrivileges},
 		{inventory.CheckRunningTask, "no task runs on the VM", "SF2120", judgeTask},
 	}
@@ -70,8 +71,9 @@ func Checks() []inventory.Check {
 	return all
 }
 
-// Preflight answers every row of the table for one VM with three calls: one read of the VM with its host, datastores and
-// recent tasks, one question for privileges, one for performance counters, whose ids cost one more call the first time. It changes nothing. Never call it inside a freeze window. A row whose properties may
+// Preflight answers every row of the table for one VM with five calls: one read of the VM with its host, datastores and
+// recent tasks, one question for privileges, one for performance counters, whose ids cost one more call the first time, and two for the
+// time of vCenter and of the host. It changes nothing. Never call it inside a freeze window. A row whose properties may
 // not be read is unknown; the error is for calls that had no answer at all.
 func (e *Endpoint) Preflight(ctx context.Context, vm inventory.VM) ([]inventory.Check, error) {
 	v, err := e.read(ctx, vmRef(vm.Moref))
@@ -82,6 +84,7 @@ func (e *Endpoint) Preflight(ctx context.Context, vm inventory.VM) ([]inventory.
 		return nil, failure("ask for privileges on VM", vm.Name, err)
 	}
 	v.measure(ctx, e, vm)
+	v.reachHost(ctx, e)
 	checks := Checks()
 	for i, r := range table() {
 		f := r.judge(v)
@@ -98,6 +101,7 @@ type view struct {
 	host       map[string]any
 	tasks      []types.TaskInfo
 	load       load
+	reach      reach
 	session    string
 	// missing are privileges that the session lacks; asked is false when vCenter did not say, for the reason why.
 	missing []Lack
@@ -130,7 +134,7 @@ func (e *Endpoint) read(ctx context.Context, vm types.ManagedObjectReference) (*
 		PropSet: []types.PropertySpec{
 			{Type: "VirtualMachine", PathSet: preflightPaths()},
 			{Type: "Datastore", PathSet: []string{"name", "summary"}},
-			{Type: "HostSystem", PathSet: []string{"summary.hardware", "summary.quickStats"}},
+			{Type: "HostSystem", PathSet: []string{"configManager.dateTimeSystem", "summary.hardware", "summary.quickStats"}},
 			{Type: "Task", PathSet: []string{"info"}},
 			{Type: "SessionManager", PathSet: []string{"currentSession"}},
 		},

@@ -119,25 +119,29 @@ func TestRows(t *testing.T) {
 		want   inventory.CheckStatus
 		says   string
 	}{
-		"template":                {"template", put("config.template", true), failed, "template"},
-		"template not told":       {"template", put("config.template", nil), unclear, "config.template"},
-		"orphaned":                {"connection", put("runtime.connectionState", types.VirtualMachineConnectionStateOrphaned), failed, "orphaned"},
-		"connection not told":     {"connection", put("runtime.connectionState", nil), unclear, "connectionState"},
-		"off":                     {"power", put("runtime.powerState", types.VirtualMachinePowerStatePoweredOff), failed, "poweredOff"},
-		"suspended":               {"power", put("runtime.powerState", types.VirtualMachinePowerStateSuspended), failed, "suspended"},
-		"power not told":          {"power", put("runtime.powerState", nil), unclear, "powerState"},
-		"question":                {"question", put("runtime.question", types.VirtualMachineQuestionInfo{Text: "no more space"}), failed, "no more space"},
-		"question not told":       {"question", refuse("runtime.question"), unclear, "runtime.question"},
-		"tools stopped":           {"tools", put("guest.toolsRunningStatus", "guestToolsNotRunning"), warned, "guestToolsNotRunning"},
-		"tools too old":           {"tools", put("guest.toolsVersionStatus2", "guestToolsTooOld"), warned, "guestToolsTooOld"},
-		"tools of an off VM":      {"tools", put("runtime.powerState", types.VirtualMachinePowerStatePoweredOff), unclear, "not powered on"},
-		"no tools, no operations": {"guest_operations", put("guest.toolsRunningStatus", "guestToolsNotRunning"), failed, "Tools do not run"},
-		"operations not ready":    {"guest_operations", put("guest.guestOperationsReady", false), warned, "not ready"},
-		"readiness not told":      {"guest_operations", put("guest.guestOperationsReady", nil), ok, ""},
-		"operations of an off VM": {"guest_operations", put("runtime.powerState", types.VirtualMachinePowerStatePoweredOff), unclear, "not powered on"},
-		"just booted":             {"guest_uptime", put("summary.quickStats.uptimeSeconds", int32(599)), warned, "9m59s"},
-		"uptime not told":         {"guest_uptime", put("summary.quickStats.uptimeSeconds", int32(0)), unclear, "uptimeSeconds"},
-		"CPUs wait":               {"cpu_ready", func(v *view) { v.load.ready = []int64{1000, 3000} }, warned, "10.0 %"},
+		"template":                      {"template", put("config.template", true), failed, "template"},
+		"template not told":             {"template", put("config.template", nil), unclear, "config.template"},
+		"orphaned":                      {"connection", put("runtime.connectionState", types.VirtualMachineConnectionStateOrphaned), failed, "orphaned"},
+		"connection not told":           {"connection", put("runtime.connectionState", nil), unclear, "connectionState"},
+		"off":                           {"power", put("runtime.powerState", types.VirtualMachinePowerStatePoweredOff), failed, "poweredOff"},
+		"suspended":                     {"power", put("runtime.powerState", types.VirtualMachinePowerStateSuspended), failed, "suspended"},
+		"power not told":                {"power", put("runtime.powerState", nil), unclear, "powerState"},
+		"question":                      {"question", put("runtime.question", types.VirtualMachineQuestionInfo{Text: "no more space"}), failed, "no more space"},
+		"question not told":             {"question", refuse("runtime.question"), unclear, "runtime.question"},
+		"tools stopped":                 {"tools", put("guest.toolsRunningStatus", "guestToolsNotRunning"), warned, "guestToolsNotRunning"},
+		"tools too old":                 {"tools", put("guest.toolsVersionStatus2", "guestToolsTooOld"), warned, "guestToolsTooOld"},
+		"tools of an off VM":            {"tools", put("runtime.powerState", types.VirtualMachinePowerStatePoweredOff), unclear, "not powered on"},
+		"no tools, no operations":       {"guest_operations", put("guest.toolsRunningStatus", "guestToolsNotRunning"), failed, "Tools do not run"},
+		"operations not ready":          {"guest_operations", put("guest.guestOperationsReady", false), warned, "not ready"},
+		"readiness not told":            {"guest_operations", put("guest.guestOperationsReady", nil), ok, ""},
+		"operations of an off VM":       {"guest_operations", put("runtime.powerState", types.VirtualMachinePowerStatePoweredOff), unclear, "not powered on"},
+		"just booted":                   {"guest_uptime", put("summary.quickStats.uptimeSeconds", int32(599)), warned, "9m59s"},
+		"uptime not told":               {"guest_uptime", put("summary.quickStats.uptimeSeconds", int32(0)), unclear, "uptimeSeconds"},
+		"a host far away":               {"vcenter_host", func(v *view) { v.reach = reach{own: 20 * time.Millisecond, host: 120 * time.Millisecond} }, warned, "it takes 100 ms, from here to vCenter and back 20 ms"},
+		"a host near":                   {"vcenter_host", func(v *view) { v.reach = reach{own: 200 * time.Millisecond, host: 299 * time.Millisecond} }, ok, ""},
+		"a host that answers us sooner": {"vcenter_host", func(v *view) { v.reach = reach{own: 200 * time.Millisecond, host: time.Millisecond} }, ok, ""},
+		"a host that tells no time":     {"vcenter_host", func(v *view) { v.reach = reach{why: "no clock"} }, unclear, "no clock"},
+		"CPUs wait":                     {"cpu_ready", func(v *view) { v.load.ready = []int64{1000, 3000} }, warned, "10.0 %"},
 		"each of 4 CPUs waits": {"cpu_ready", func(v *view) {
 			v.load.ready = []int64{8000}
 			v.vm["summary.config.numCpu"] = int32(4)
@@ -302,15 +306,15 @@ func TestPreflight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if calls := w.take(); !slices.Equal(calls, []string{"RetrievePropertiesEx", "HasPrivilegeOnEntities"}) {
-		t.Errorf("preflight made the calls %v, want one read and one question", calls)
+	if calls := w.take(); !slices.Equal(calls, []string{"RetrievePropertiesEx", "HasPrivilegeOnEntities", "CurrentTime", "QueryDateTime"}) {
+		t.Errorf("preflight made the calls %v, want one read, one question, and two for the time", calls)
 	}
 	for _, c := range checks {
 		want := ok
 		switch c.ID {
 		case "power":
 			want = failed
-		case "tools", "guest_operations", "guest_uptime", "cpu_ready", "datastore_latency":
+		case "tools", "guest_operations", "guest_uptime", "cpu_ready", "datastore_latency", "vcenter_host":
 			want = unclear
 		}
 		if c.Status != want {
@@ -333,14 +337,15 @@ func TestPreflight(t *testing.T) {
 
 // TestLoad asks the lab for the load of VMs that run, with one call more than for others, two at the first time.
 func TestLoad(t *testing.T) {
-	s := startLab(t, vcenter.Options{Hosts: 2, VMs: []vcenter.VM{
+	s := startLab(t, vcenter.Options{Hosts: 3, VMs: []vcenter.VM{
 		{Name: "calm"},
 		{Name: "starved", Conditions: []string{"cpu_starved"}},
 		{Name: "slow", Conditions: []string{"datastore_slow"}},
 		{Name: "busy", Host: "DC0_C0_H1", Conditions: []string{"host_busy", "swapped"}},
+		{Name: "far", Host: "DC0_C0_H2", Conditions: []string{"far_host"}},
 	}})
 	e := labEndpoint(t, s.URL(), s.Thumbprint())
-	for i, c := range []struct{ vm, warned string }{{"calm", ""}, {"starved", "cpu_ready"}, {"slow", "datastore_latency"}, {"busy", "host_load"}} {
+	for i, c := range []struct{ vm, warned string }{{"calm", ""}, {"starved", "cpu_ready"}, {"slow", "datastore_latency"}, {"busy", "host_load"}, {"far", "vcenter_host"}} {
 		vm, err := e.Find(t.Context(), c.vm)
 		if err != nil {
 			t.Fatal(err)
@@ -350,9 +355,12 @@ func TestLoad(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := map[string]int{"RetrievePropertiesEx": 1, "HasPrivilegeOnEntities": 1, "QueryPerf": 1}
+		want := map[string]int{"RetrievePropertiesEx": 1, "HasPrivilegeOnEntities": 1, "QueryPerf": 1, "CurrentTime": 1, "QueryDateTime": 1}
 		if i == 0 {
 			want["RetrievePropertiesEx"] = 2 // the ids of the counters
+		}
+		if c.warned == "vcenter_host" {
+			want["CurrentTime"], want["QueryDateTime"] = reachTries, reachTries
 		}
 		if diff := cmp.Diff(want, calls(s)); diff != "" {
 			t.Errorf("%s: calls (-want +got):\n%s", c.vm, diff)

@@ -36,3 +36,18 @@ func (s *Server) currentTime(r *http.Request, m *simulator.Method) (answer, bool
 	return xmlAnswer(http.StatusOK, fmt.Sprintf(`<CurrentTimeResponse xmlns="urn:%s"><returnval>%s</returnval></CurrentTimeResponse>`,
 		vim25.Namespace, s.wallClock().UTC().Format(time.RFC3339Nano))), true
 }
+
+// hostTime answers QueryDateTime, which the simulator does not know, for all hosts: they have one reference for it. A host of the
+// condition far_host has one of its own, and answers late.
+func (s *Server) hostTime(r *http.Request, m *simulator.Method) (answer, bool) {
+	if _, ok := m.Body.(*types.QueryDateTime); !ok {
+		return answer{}, false
+	}
+	if refusal, ok := s.authenticated(r); !ok {
+		return refusal, true
+	}
+	if m.This.Value == farClock {
+		s.pause(r.Context(), farAway)
+	}
+	return resultAnswer("QueryDateTime", &types.QueryDateTimeResponse{Returnval: s.wallClock().UTC()}), true
+}

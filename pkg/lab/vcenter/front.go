@@ -116,6 +116,9 @@ func (s *Server) answer(r *http.Request, m *simulator.Method, vm *machine, call 
 func (s *Server) common(r *http.Request, m *simulator.Method, vm *machine, body []byte, direct bool) answer {
 	a, ours := s.currentTime(r, m)
 	if !ours {
+		a, ours = s.hostTime(r, m)
+	}
+	if !ours {
 		a, ours = s.performance(r, m)
 	}
 	if !ours {

@@ -16,6 +16,12 @@ const (
 	usualLatency = 3
 )
 
+// farClock is the reference of the clock of a host that is farAway from vCenter.
+const (
+	farClock = "dateTimeSystem-far"
+	farAway  = 300 * time.Millisecond
+)
+
 // load is what the performance counters of one VM tell; the zero load is the usual one.
 type load struct{ ready, latency int64 }
 
@@ -67,6 +73,14 @@ func loadConditions() map[string]condition {
 		"cpu_starved":    counter(load{ready: 3000}),
 		"datastore_slow": counter(load{latency: 80}),
 		"swapped":        {object: func(vm *simulator.VirtualMachine) { vm.Summary.QuickStats.SwappedMemory = 512 }},
+		// The host of the VM is far from vCenter, for all VMs that run there.
+		"far_host": {act: func(_ context.Context, s *Server, m *machine) error {
+			host := s.registry().Get(s.runsOn(m)).(*simulator.HostSystem)
+			s.context().WithLock(host, func() {
+				host.ConfigManager.DateTimeSystem = &types.ManagedObjectReference{Type: "HostDateTimeSystem", Value: farClock}
+			})
+			return nil
+		}},
 		// The host of the VM is busy, for all VMs that run there.
 		"host_busy": {act: func(_ context.Context, s *Server, m *machine) error {
 			host := s.registry().Get(s.runsOn(m)).(*simulator.HostSystem)
