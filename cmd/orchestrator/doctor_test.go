@@ -68,9 +68,10 @@ func TestDoctor(t *testing.T) {
 		{"just-booted", exitOK, []string{"guest_uptime:warn:SF4013"}, "2m5s"},
 		{"starved", exitOK, []string{"cpu_ready:warn:SF2131"}, "15.0 %"},
 		{"slow-disks", exitOK, []string{"datastore_latency:warn:SF2133"}, "80 ms"},
+		{"stunned", exitOK, []string{"stun:warn:SF2135"}, "3.5 s"},
 		{"swapped", exitOK, []string{"host_load:warn:SF2132"}, "512 MiB"},
 		{"busy-host", exitOK, []string{"host_load:warn:SF2132"}, "CPUs are busy for 9"},
-		{"far-host", exitOK, []string{"vcenter_host:warn:SF2134"}, "and back it takes 3"},
+		{"far-host", exitOK, []string{"vcenter_host:warn:SF2134"}, "from vCenter to the VM's host and back"},
 		{"fault-tolerant", exitPreflight, []string{"fault_tolerance:fail:SF2113"}, "running"},
 		{"encrypted", exitOK, []string{}, "it is encrypted"},
 		{"encrypted-no-access", exitPreflight, []string{"encryption:fail:SF2122"}, "Cryptographer.Access"},
@@ -276,6 +277,13 @@ func TestRunIsRefusedByPreflight(t *testing.T) {
 // TestGates runs a VM whose host has too little for it: the run warns, or is postponed where it was told to.
 func TestGates(t *testing.T) {
 	t.Parallel()
+	schema, err := os.ReadFile("../../pkg/config/schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all := `["` + strings.Join(inventory.Gates(), `", "`) + `"]`; !strings.Contains(string(schema), all) {
+		t.Errorf("the configuration's schema lacks the gates %s", all)
+	}
 	w := start(t, "doctor")
 	o := operate(t, w.environment("starved"), nil, append(window("starved"), "--postpone", "cpu_ready,host_load")...)
 	if o.exit != exitPreflight || !slices.Contains(o.codes(), "SF2131") || len(o.result.Window.Phases) > 0 {

@@ -36,7 +36,7 @@ var exitByCode = map[string]int{
 	"SF2001": exitAuth, "SF2003": exitAuth, "SF2011": exitAuth, "SF2101": exitAuth, "SF3001": exitAuth, "SF3104": exitAuth, "SF3604": exitAuth,
 	"SF2111": exitPreflight, "SF2112": exitPreflight, "SF2113": exitPreflight, "SF2114": exitPreflight, "SF2115": exitPreflight,
 	"SF2118": exitPreflight, "SF2119": exitPreflight, "SF2120": exitPreflight, "SF2121": exitPreflight, "SF2122": exitPreflight,
-	"SF2124": exitPreflight, "SF2208": exitPreflight, "SF2131": exitPreflight, "SF2132": exitPreflight, "SF2133": exitPreflight,
+	"SF2124": exitPreflight, "SF2208": exitPreflight, "SF2131": exitPreflight, "SF2132": exitPreflight, "SF2133": exitPreflight, "SF2134": exitPreflight, "SF2135": exitPreflight,
 	"SF2701": exitPreflight, "SF2702": exitPreflight, "SF3601": exitPreflight,
 	"SF3602": exitPreflight, "SF3609": exitPreflight, "SF4011": exitPreflight, "SF4910": exitPreflight,
 }

@@ -99,7 +99,7 @@ func TestMistakes(t *testing.T) {
 		{"command without path", base + job + "    mover: {kind: exec, command: [rsync, -a]}\n", "c.yaml:11:35: jobs[0].mover.command[0]: \"rsync\" is not the full path of a program; write one such as /usr/local/bin/mover; there is no shell and no PATH (SF1204)\n"},
 		{"kept long", base + job + "    mover: {keep_snapshot: 100h}\n", "c.yaml:11:28: warning: jobs[0].mover.keep_snapshot: snapshots are kept for 100h0m0s: they grow, and slow their VM down; keep them for a day at most (SF1211)\n"},
 		{"level out of reach", base + "window: {mode: writer}\n" + job + "    level: application\n", "c.yaml:12:12: warning: jobs[0].level: no Windows guest reaches application while window.mode is writer; set window.mode to auto or io, or accept application-writer (SF1211)\n"},
-		{"gate", base + job + "    postpone: [cpu]\n", "c.yaml:11:16: jobs[0].postpone[0]: \"cpu\" is none of guest_uptime, cpu_ready, host_load, datastore_latency (SF1204)\n"},
+		{"gate", base + job + "    postpone: [cpu]\n", "c.yaml:11:16: jobs[0].postpone[0]: \"cpu\" is none of guest_uptime, cpu_ready, host_load, datastore_latency, stun, vcenter_host (SF1204)\n"},
 		{"a refused name is not searched for", strings.Replace(base, "name: main", "name: -main-", 1) + "jobs:\n  - {name: j, select: {vcenters: [other], names: [x]}}\n", "c.yaml:2:11: vcenters[0].name: \"-main-\" is not a name: letters, digits, dots, dashes and underscores, 63 at most, a letter or digit first (SF1204)\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

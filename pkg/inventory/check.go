@@ -37,7 +37,7 @@ const CheckRunningTask = "running_task"
 // Gates are the IDs of the checks on load, which never fail: what they find passes, so that a run may warn and go on, or
 // wait for a better hour.
 func Gates() []string {
-	return []string{"guest_uptime", "cpu_ready", "host_load", "datastore_latency", "vcenter_host"}
+	return []string{"guest_uptime", "cpu_ready", "host_load", "datastore_latency", "stun", "vcenter_host"}
 }
 
 // Check is one row of the preflight table as it was found on one VM.

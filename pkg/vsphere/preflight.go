@@ -56,6 +56,7 @@ func table() []row {
 		{"cpu_ready", "the VM's CPUs wait for less than 10 % of the time", "SF2131", judgeReady},
 		{"host_load", "the host has CPU and memory to spare", "SF2132", judgeHost},
 		{"datastore_latency", "the VM's disks answer within 30 ms", "SF2133", judgeLatency},
+		{"stun", "creating a snapshot stuns the VM for less than 2 s", "SF2135", judgeStun},
 		{"vcenter_host", "vCenter reaches the VM's host and comes back within 100 ms", "SF2134", judgeReach},
 		{"privileges", "the account has every privilege that a run needs", "SF2101", judgePrivileges},
 		{inventory.CheckRunningTask, "no task runs on the VM", "SF2120", judgeTask},
@@ -72,9 +73,9 @@ func Checks() []inventory.Check {
 }
 
 // Preflight answers every row of the table for one VM with five calls: one read of the VM with its host, datastores and
-// recent tasks, one question for privileges, one for performance counters, whose ids cost one more call the first time, and two for the
-// time of vCenter and of the host. It changes nothing. Never call it inside a freeze window. A row whose properties may
-// not be read is unknown; the error is for calls that had no answer at all.
+// recent tasks, one question for privileges, one for performance counters, whose ids cost one more call the first time, and two
+// for the time of vCenter and of the host; and with one GET of the end of the VM's log. It changes nothing. Never call it inside
+// a freeze window. A row whose properties may not be read is unknown; the error is for calls that had no answer at all.
 func (e *Endpoint) Preflight(ctx context.Context, vm inventory.VM) ([]inventory.Check, error) {
 	v, err := e.read(ctx, vmRef(vm.Moref))
 	if err != nil {
@@ -85,6 +86,7 @@ func (e *Endpoint) Preflight(ctx context.Context, vm inventory.VM) ([]inventory.
 	}
 	v.measure(ctx, e, vm)
 	v.reachHost(ctx, e)
+	v.recall(ctx, e)
 	checks := Checks()
 	for i, r := range table() {
 		f := r.judge(v)
@@ -102,6 +104,8 @@ type view struct {
 	tasks      []types.TaskInfo
 	load       load
 	reach      reach
+	stuns      stuns
+	datacenter string // its inventory path; empty when that is not known
 	session    string
 	// missing are privileges that the session lacks; asked is false when vCenter did not say, for the reason why.
 	missing []Lack
@@ -112,7 +116,7 @@ type view struct {
 // preflightPaths are the properties of the VM that the table judges.
 func preflightPaths() []string {
 	return []string{
-		"config.extraConfig", "config.ftInfo", "config.hardware.device", "config.keyId", "config.template", "disabledMethod",
+		"config.extraConfig", logFolder, "config.ftInfo", "config.hardware.device", "config.keyId", "config.template", "disabledMethod",
 		"guest.guestOperationsReady", "guest.toolsRunningStatus", "guest.toolsVersionStatus2", "runtime.connectionState",
 		"runtime.consolidationNeeded", "runtime.faultToleranceState", "runtime.powerState", "runtime.question", "snapshot",
 		"summary.config.numCpu", "summary.quickStats.balloonedMemory", "summary.quickStats.swappedMemory",
@@ -122,9 +126,12 @@ func preflightPaths() []string {
 
 // read makes the view of a VM with one call; it lacks the privileges.
 func (e *Endpoint) read(ctx context.Context, vm types.ManagedObjectReference) (*view, error) {
+	up := &types.SelectionSpec{Name: "up"}
 	objects, err := e.retrieve(ctx, types.PropertyFilterSpec{
 		ObjectSet: []types.ObjectSpec{
 			{Obj: vm, SelectSet: []types.BaseSelectionSpec{
+				&types.TraversalSpec{SelectionSpec: *up, Type: "ManagedEntity", Path: "parent", SelectSet: []types.BaseSelectionSpec{up}},
+				&types.TraversalSpec{Type: "VirtualMachine", Path: "parentVApp", SelectSet: []types.BaseSelectionSpec{up}},
 				&types.TraversalSpec{Type: "VirtualMachine", Path: "datastore"},
 				&types.TraversalSpec{Type: "VirtualMachine", Path: "recentTask"},
 				&types.TraversalSpec{Type: "VirtualMachine", Path: "runtime.host"},
@@ -134,6 +141,8 @@ func (e *Endpoint) read(ctx context.Context, vm types.ManagedObjectReference) (*
 		PropSet: []types.PropertySpec{
 			{Type: "VirtualMachine", PathSet: preflightPaths()},
 			{Type: "Datastore", PathSet: []string{"name", "summary"}},
+			{Type: "Datacenter", PathSet: []string{"name", "parent"}},
+			{Type: "Folder", PathSet: []string{"name", "parent"}},
 			{Type: "HostSystem", PathSet: []string{"configManager.dateTimeSystem", "summary.hardware", "summary.quickStats"}},
 			{Type: "Task", PathSet: []string{"info"}},
 			{Type: "SessionManager", PathSet: []string{"currentSession"}},
@@ -143,6 +152,7 @@ func (e *Endpoint) read(ctx context.Context, vm types.ManagedObjectReference) (*
 		return nil, err
 	}
 	v := &view{datastores: map[types.ManagedObjectReference]map[string]any{}}
+	above := map[types.ManagedObjectReference]map[string]any{}
 	for _, o := range objects {
 		p := propertyMap(o)
 		switch o.Obj.Type {
@@ -153,6 +163,8 @@ func (e *Endpoint) read(ctx context.Context, vm types.ManagedObjectReference) (*
 			}
 		case "Datastore":
 			v.datastores[key(o.Obj)] = p
+		case "Datacenter", "Folder":
+			above[key(o.Obj)] = p
 		case "HostSystem":
 			v.host = p
 		case "Task":
@@ -164,6 +176,7 @@ func (e *Endpoint) read(ctx context.Context, vm types.ManagedObjectReference) (*
 	if v.vm == nil {
 		return nil, soap.WrapVimFault(&types.ManagedObjectNotFound{Obj: vm})
 	}
+	v.datacenter = datacenterPath(above)
 	return v, nil
 }
 

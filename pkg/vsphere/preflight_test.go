@@ -47,6 +47,7 @@ func wellView() *view {
 			"name": "fast", "summary": types.DatastoreSummary{Accessible: true, FreeSpace: 20 << 30, MaintenanceMode: "normal"},
 		}},
 		asked: true, load: load{ready: []int64{100, 300}, latency: []int64{2, 4}},
+		stuns: stuns{known: true},
 		host: map[string]any{
 			"summary.hardware":   types.HostHardwareSummary{CpuMhz: 2000, NumCpuCores: 10, MemorySize: 100 << 30},
 			"summary.quickStats": types.HostListSummaryQuickStats{OverallCpuUsage: 17999, OverallMemoryUsage: 94 << 10},
@@ -146,11 +147,17 @@ func TestRows(t *testing.T) {
 			v.load.ready = []int64{8000}
 			v.vm["summary.config.numCpu"] = int32(4)
 		}, warned, "each of its 4 virtual CPUs waited for a real one for 10.0 %"},
-		"4 CPUs share the wait": {"cpu_ready", func(v *view) { v.load.ready, v.vm["summary.config.numCpu"] = []int64{7999}, int32(4) }, ok, ""},
-		"no counters":           {"cpu_ready", func(v *view) { v.load = load{why: "may not"} }, unclear, "may not"},
-		"no values yet":         {"datastore_latency", func(v *view) { v.load = load{} }, unclear, "no values"},
-		"disks slow":            {"datastore_latency", func(v *view) { v.load.latency = []int64{10, 50} }, warned, "30 ms"},
-		"CPUs of the host busy": {"host_load", func(v *view) { v.host["summary.quickStats"] = types.HostListSummaryQuickStats{OverallCpuUsage: 18000} }, warned, "90 %"},
+		"4 CPUs share the wait":      {"cpu_ready", func(v *view) { v.load.ready, v.vm["summary.config.numCpu"] = []int64{7999}, int32(4) }, ok, ""},
+		"no counters":                {"cpu_ready", func(v *view) { v.load = load{why: "may not"} }, unclear, "may not"},
+		"no values yet":              {"datastore_latency", func(v *view) { v.load = load{} }, unclear, "no values"},
+		"disks slow":                 {"datastore_latency", func(v *view) { v.load.latency = []int64{10, 50} }, warned, "30 ms"},
+		"stunned for long":           {"stun", stunned(100, 3500, 300), warned, "stuns (3) took 3.5 s at 2026-01-02T03:04:05Z"},
+		"stunned at an unknown time": {"stun", func(v *view) { v.stuns.list = []stun{{length: maxStun}} }, warned, "took 2.0 s, 2 s or more"},
+		"stunned for a moment":       {"stun", stunned(300, 1999), ok, ""},
+		"stunned long ago":           {"stun", stunned(9000, 1, 2, 3, 4, 5), ok, ""},
+		"log not readable":           {"stun", func(v *view) { v.stuns = stuns{why: "answer 404"} }, unclear, "answer 404"},
+		"log not read":               {"stun", func(v *view) { v.stuns = stuns{} }, unclear, "not read"},
+		"CPUs of the host busy":      {"host_load", func(v *view) { v.host["summary.quickStats"] = types.HostListSummaryQuickStats{OverallCpuUsage: 18000} }, warned, "90 %"},
 		"memory of the host used": {"host_load", func(v *view) {
 			v.host["summary.quickStats"] = types.HostListSummaryQuickStats{OverallMemoryUsage: 95 << 10}
 		}, warned, "95 %"},
@@ -239,6 +246,16 @@ func TestRows(t *testing.T) {
 	}
 }
 
+// stunned has the VM's log tell of stuns of so many milliseconds.
+func stunned(ms ...int) func(*view) {
+	return func(v *view) {
+		for _, n := range ms {
+			at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+			v.stuns.list = append(v.stuns.list, stun{at, time.Duration(n) * time.Millisecond})
+		}
+	}
+}
+
 func sharedBus() types.BaseVirtualDevice {
 	return &types.VirtualLsiLogicSASController{VirtualSCSIController: types.VirtualSCSIController{SharedBus: types.VirtualSCSISharingPhysicalSharing}}
 }
@@ -314,7 +331,7 @@ func TestPreflight(t *testing.T) {
 		switch c.ID {
 		case "power":
 			want = failed
-		case "tools", "guest_operations", "guest_uptime", "cpu_ready", "datastore_latency", "vcenter_host":
+		case "tools", "guest_operations", "guest_uptime", "cpu_ready", "datastore_latency", "stun", "vcenter_host":
 			want = unclear
 		}
 		if c.Status != want {
@@ -343,9 +360,17 @@ func TestLoad(t *testing.T) {
 		{Name: "slow", Conditions: []string{"datastore_slow"}},
 		{Name: "busy", Host: "DC0_C0_H1", Conditions: []string{"host_busy", "swapped"}},
 		{Name: "far", Host: "DC0_C0_H2", Conditions: []string{"far_host"}},
+		{Name: "stunned", Conditions: []string{"long_stun"}},
 	}})
 	e := labEndpoint(t, s.URL(), s.Thumbprint())
-	for i, c := range []struct{ vm, warned string }{{"calm", ""}, {"starved", "cpu_ready"}, {"slow", "datastore_latency"}, {"busy", "host_load"}, {"far", "vcenter_host"}} {
+	for i, c := range []struct{ vm, warned string }{
+		{"calm", ""},
+		{"starved", "cpu_ready"},
+		{"slow", "datastore_latency"},
+		{"busy", "host_load"},
+		{"stunned", "stun"},
+		{"far", "vcenter_host"},
+	} {
 		vm, err := e.Find(t.Context(), c.vm)
 		if err != nil {
 			t.Fatal(err)
@@ -355,7 +380,7 @@ func TestLoad(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := map[string]int{"RetrievePropertiesEx": 1, "HasPrivilegeOnEntities": 1, "QueryPerf": 1, "CurrentTime": 1, "QueryDateTime": 1}
+		want := map[string]int{"RetrievePropertiesEx": 1, "HasPrivilegeOnEntities": 1, "QueryPerf": 1, "CurrentTime": 1, "QueryDateTime": 1, "GET": 1}
 		if i == 0 {
 			want["RetrievePropertiesEx"] = 2 // the ids of the counters
 		}

@@ -193,6 +193,8 @@ func (s *Server) servePlain(w http.ResponseWriter, r *http.Request, half time.Du
 		s.serveREST(&a, r)
 	case s.guests != nil && strings.HasPrefix(r.URL.Path, TransferPath):
 		s.guests.ServeHTTP(&a, r)
+	case strings.HasPrefix(r.URL.Path, folderPath):
+		s.serveFolder(&a, r)
 	default:
 		s.model.Service.ServeMux.ServeHTTP(&a, r)
 	}

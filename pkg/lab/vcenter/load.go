@@ -19,7 +19,7 @@ const (
 // farClock is the reference of the clock of a host that is farAway from vCenter.
 const (
 	farClock = "dateTimeSystem-far"
-	farAway  = 300 * time.Millisecond
+	farAway  = time.Second
 )
 
 // load is what the performance counters of one VM tell; the zero load is the usual one.
@@ -73,6 +73,7 @@ func loadConditions() map[string]condition {
 		"cpu_starved":    counter(load{ready: 3000}),
 		"datastore_slow": counter(load{latency: 80}),
 		"swapped":        {object: func(vm *simulator.VirtualMachine) { vm.Summary.QuickStats.SwappedMemory = 512 }},
+		"long_stun":      {act: logStuns(300*time.Millisecond, 3500*time.Millisecond)},
 		// The host of the VM is far from vCenter, for all VMs that run there.
 		"far_host": {act: func(_ context.Context, s *Server, m *machine) error {
 			host := s.registry().Get(s.runsOn(m)).(*simulator.HostSystem)
