@@ -68,14 +68,17 @@ func Open(ctx context.Context, o Options) (*Prefix, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := newPrefix(programs)
-	if err != nil {
-		return nil, err
+	for range startTries {
+		var p *Prefix
+		if p, err = newPrefix(programs); err != nil {
+			return nil, err
+		}
+		if err = p.furnish(ctx, template, o); err == nil {
+			return p, nil
+		}
+		err = errors.Join(fmt.Errorf("open a Wine prefix: %w", err), p.Close()) //nolint:contextcheck // it has a limit of its own
 	}
-	if err := p.furnish(ctx, template, o); err != nil {
-		return nil, errors.Join(fmt.Errorf("open a Wine prefix: %w", err), p.Close()) //nolint:contextcheck // it has a limit of its own
-	}
-	return p, nil
+	return nil, err
 }
 
 // newPrefix makes the folder, beside the templates, so that files can be linked; the process's id is in its name.

@@ -32,11 +32,13 @@ func ProbeWine(ctx context.Context) (err error) {
 	if err := clone(template, p.dir); err != nil {
 		return err
 	}
-	err = p.tool(ctx, loader, "cmd", "/c", "exit 7").Run()
-	if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != 7 {
-		return fmt.Errorf("have Wine run cmd /c exit 7: %w", err)
+	for range startTries {
+		err = p.tool(ctx, loader, "cmd", "/c", "exit 7").Run()
+		if exit := new(exec.ExitError); errors.As(err, &exit) && exit.ExitCode() == 7 {
+			return nil
+		}
 	}
-	return nil
+	return fmt.Errorf("have Wine run cmd /c exit 7: %w", err)
 }
 
 // ProbeMingw compiles a line against VSS's headers and an interface of Wine's IDL.

@@ -96,6 +96,10 @@ func plainTemplate(ctx context.Context, programs string) (string, error) {
 	})
 }
 
+// startTries is how often a prefix is begun: once in hundreds of times Wine 8.0 ends at once with exit status 53, the last byte of
+// c0000135 (a library was not found), for a reason that is not known.
+const startTries = 3
+
 // cached makes a folder once, whoever else wants it at the same time: one makes it under a lock, and renames it when it is
 // whole.
 func cached(parent, name string, fill func(dir string) error) (_ string, err error) {
@@ -109,16 +113,15 @@ func cached(parent, name string, fill func(dir string) error) (_ string, err err
 		return whole, err
 	}
 	half := whole + ".half"
-	if err := os.RemoveAll(half); err != nil {
-		return "", err
+	for range startTries {
+		if err = errors.Join(os.RemoveAll(half), os.Mkdir(half, 0o700)); err != nil {
+			return "", err
+		}
+		if err = fill(half); err == nil {
+			return whole, os.Rename(half, whole)
+		}
 	}
-	if err := os.Mkdir(half, 0o700); err != nil {
-		return "", err
-	}
-	if err := fill(half); err != nil {
-		return "", errors.Join(err, os.RemoveAll(half))
-	}
-	return whole, os.Rename(half, whole)
+	return "", errors.Join(err, os.RemoveAll(half))
 }
 
 // lock waits for the one lock of that name among all processes.
