@@ -19,6 +19,7 @@ func TestDiff(t *testing.T) {
 		{"added below", base + jobs, base + strings.Replace(jobs, "[x]}", "[x], tags: [y]}", 1), "+ jobs[a].select.tags: [\"y\"]\n"},
 		{"job gone", base + jobs, base, "- jobs[a]\n- jobs[b]\n"},
 		{"job renamed", base + jobs, base + strings.Replace(jobs, "name: a", "name: c", 1), "- jobs[a]\n+ jobs[c]\n"},
+		{"restart of one limit", base, base + "limits: {vcenter: {runs: 40, window: 9}}\n", "~ limits.vcenter.runs: 20 -> 40 (needs a restart)\n~ limits.vcenter.window: 8 -> 9\n"},
 		{"restart", base, base + "store: {state_dir: /srv}\nlog: {level: warn, format: json}\n", "~ log.format: auto -> json (needs a restart)\n~ log.level: info -> warn\n~ store.state_dir: /var/lib/stillframe -> /srv (needs a restart)\n"},
 		{"reference", base, strings.Replace(base, "cred:vcenter-main", "store:vc", 1), "~ vcenters[main].password: cred:vcenter-main -> store:vc\n"},
 	} {
