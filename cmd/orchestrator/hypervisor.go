@@ -81,7 +81,8 @@ func (g guests) Open(ctx context.Context, vm inventory.VM, run string, epoch uin
 		return &guest.Deployment{}, err
 	}
 	ops, _ := newLogon(g.endpoint, g.store, vm, g.account)
-	d := guest.Deployer{Access: guestops.NewRecorded(ops, vm.System(), ledger{g.store, about}), Payload: payload, Port: g.port}
+	way := guest.Candidate{Choice: guest.Choice{Way: guest.WayGuestOps}, Access: guestops.NewRecorded(ops, vm.System(), ledger{g.store, about})}
+	d := guest.Deployer{Ways: []guest.Candidate{way}, Payload: payload, Port: g.port}
 	t := guest.Target{Addresses: vm.Addresses, VMUUID: vm.UUID, Run: run, Epoch: epoch}
 	if g.address != "" {
 		t.Addresses = []string{g.address}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/stillframe/stillframe/pkg/backup"
+	"github.com/stillframe/stillframe/pkg/guest"
 )
 
 // writeJSON prints one object.
@@ -51,10 +52,13 @@ func writeTable(w io.Writer, r backup.Result) error {
 	writersTable(line, r.Writers)
 	for _, a := range r.Guest.Attempts {
 		state := "ok"
-		if !a.OK {
+		switch {
+		case a.Skipped:
+			state = "SKIPPED " + a.Code + " " + a.Text
+		case !a.OK:
 			state = "FAILED " + a.Code + " " + a.Text
 		}
-		line("guest    %-9s %-8s %7.3f s  %s", a.Road, a.Stage, a.Seconds, state)
+		line("guest    %-17s %-8s %7.3f s  %s", guest.Way{Road: guest.Road(a.Road), Start: guest.Start(a.Start)}, a.Stage, a.Seconds, state)
 	}
 	for _, f := range r.Findings {
 		line("finding  %s %s", f.Code, f.Title)

@@ -148,7 +148,7 @@ func (l *runLogs) report(r backup.Result) {
 	log := zap.New(l.core()).With(zap.String("run", r.RunID))
 	seconds := func(f float64) time.Duration { return time.Duration(f * float64(time.Second)) }
 	for _, a := range r.Guest.Attempts {
-		log.Info("attempt", zap.String("road", a.Road), zap.String("stage", a.Stage), zap.Bool("ok", a.OK), zap.String("code", a.Code),
+		log.Info("attempt", zap.String("road", a.Road), zap.String("start", a.Start), zap.String("stage", a.Stage), zap.Bool("ok", a.OK), zap.String("code", a.Code),
 			zap.String("text", a.Text), zap.Duration("took", seconds(a.Seconds)))
 	}
 	for _, p := range r.Window.Phases {

@@ -54,7 +54,7 @@ var imports = map[string][]string{
 	"pkg/audit":              {"internal/failpoint"},
 	"pkg/api":                {"pkg/advice", "pkg/audit"},
 	"pkg/api/client":         {"pkg/api"},
-	"pkg/metrics":            {"pkg/admission", "pkg/advice", "pkg/backup", "pkg/freezewindow", "pkg/statefile"},
+	"pkg/metrics":            {"pkg/admission", "pkg/advice", "pkg/backup", "pkg/freezewindow", "pkg/guest", "pkg/statefile"},
 	"pkg/backup":             {"internal/failpoint", "pkg/inventory", "pkg/datamover", "pkg/freezewindow", "pkg/guest", "pkg/advice", "pkg/admission", "pkg/statefile"},
 	"pkg/daemon": {
 		"pkg/admission", "pkg/advice", "pkg/backup", "pkg/catalog", "pkg/config", "pkg/datamover", "pkg/engine", "pkg/freezewindow", "pkg/guest",

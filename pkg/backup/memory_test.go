@@ -219,13 +219,13 @@ func (l *listener) Addr() net.Addr { return &net.TCPAddr{} }
 
 // Open connects to the agent as a Deployer would, without a road.
 func (m *machine) Open(ctx context.Context, _ inventory.VM, _ string, _ uint64) (*guest.Deployment, error) {
-	attempts := []guest.Attempt{{Road: guest.RoadGuestOps, Stage: guest.StagePush, OK: true, Took: 1500 * time.Millisecond}}
+	attempts := []guest.Attempt{{Way: guest.WayGuestOps, Stage: guest.StagePush, OK: true, Took: 1500 * time.Millisecond}}
 	if m.open != nil {
-		attempts = append(attempts, guest.Attempt{Road: guest.RoadGuestOps, Stage: guest.StageStart, Code: guest.CodeOf(m.open), Text: m.open.Error()})
+		attempts = append(attempts, guest.Attempt{Way: guest.WayGuestOps, Stage: guest.StageStart, Code: guest.CodeOf(m.open), Text: m.open.Error()})
 		return &guest.Deployment{Attempts: attempts}, m.open
 	}
 	s, err := guest.Connect(ctx, m.peer)
-	attempts = append(attempts, guest.Attempt{Road: guest.RoadGuestOps, Stage: guest.StageHello, OK: err == nil, Took: 250 * time.Millisecond})
+	attempts = append(attempts, guest.Attempt{Way: guest.WayGuestOps, Stage: guest.StageHello, OK: err == nil, Took: 250 * time.Millisecond})
 	return &guest.Deployment{Session: s, Attempts: attempts}, err
 }
 

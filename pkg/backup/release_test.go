@@ -31,7 +31,7 @@ type entry struct {
 // end ends the agent.
 func (e *entry) end() { e.stop(); <-e.ended }
 
-func (e *entry) Road() guest.Road { return guest.RoadGuestOps }
+func (e *entry) Way() guest.Way { return guest.WayGuestOps }
 
 func (e *entry) Put(context.Context, guest.Payload) (guest.Remote, error) {
 	return guest.Remote{Deployment: "d", Dir: "/x/d", Exe: "/x/d/agent"}, nil
@@ -93,7 +93,7 @@ func TestReleaseFromOutside(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := &entry{t: t, rescues: c.rescues}
-			d := guest.Deployer{Access: e, Payload: guest.Payload{SHA256: sha256.Sum256([]byte("the agent"))}}
+			d := guest.Deployer{Ways: []guest.Candidate{{Choice: guest.Choice{Way: guest.WayGuestOps}, Access: e}}, Payload: guest.Payload{SHA256: sha256.Sum256([]byte("the agent"))}}
 			deployment, err := d.Open(t.Context(), guest.Target{Addresses: []string{"127.0.0.1"}, VMUUID: vmUUID, Run: "r", Epoch: 5})
 			if err != nil {
 				t.Fatal(err)
@@ -137,7 +137,7 @@ func TestEndOfAnAgentThatDied(t *testing.T) {
 		for where, release := range map[string]bool{"no window": false, "after a window": true} {
 			t.Run(name+", "+where, func(t *testing.T) {
 				e := &entry{t: t, rescues: c.rescues}
-				d := guest.Deployer{Access: e, Payload: guest.Payload{SHA256: sha256.Sum256([]byte("the agent"))}}
+				d := guest.Deployer{Ways: []guest.Candidate{{Choice: guest.Choice{Way: guest.WayGuestOps}, Access: e}}, Payload: guest.Payload{SHA256: sha256.Sum256([]byte("the agent"))}}
 				deployment, err := d.Open(t.Context(), guest.Target{Addresses: []string{"127.0.0.1"}, VMUUID: vmUUID, Run: "r", Epoch: 5})
 				if err != nil {
 					t.Fatal(err)

@@ -120,7 +120,9 @@ type Snap struct {
 
 // Guest is how we got in.
 type Guest struct {
-	Road         string `json:"road"`
+	Road string `json:"road"`
+	// Start is what started the agent on that road.
+	Start        string `json:"start"`
 	Channel      string `json:"channel"`
 	AgentVersion string `json:"agent_version"`
 	OS           string `json:"os"`
@@ -146,11 +148,16 @@ type Hook struct {
 	Error       string  `json:"error,omitempty"`
 }
 
-// Attempt is one try at one stage of one road.
+// Attempt is one try at one stage of one way into the guest.
 type Attempt struct {
-	Road    string  `json:"road"`
-	Stage   string  `json:"stage"`
-	OK      bool    `json:"ok"`
+	Road  string `json:"road"`
+	Start string `json:"start"`
+	// Stage is empty for a way that was skipped.
+	Stage   string `json:"stage"`
+	OK      bool   `json:"ok"`
+	Skipped bool   `json:"skipped"`
+	// Class says what followed from the error: guest.Class.
+	Class   string  `json:"class"`
 	Code    string  `json:"code"`
 	Text    string  `json:"text,omitempty"`
 	Seconds float64 `json:"seconds"`

@@ -13,14 +13,6 @@ import (
 	"github.com/stillframe/stillframe/pkg/inventory"
 )
 
-// Road is how the agent gets into the guest and is started.
-type Road string
-
-// The roads.
-const (
-	RoadGuestOps Road = "guestops"
-)
-
 // Channel is how words reach the agent.
 type Channel string
 
@@ -40,19 +32,21 @@ const (
 	StageCleanup Stage = "cleanup"
 )
 
-// Attempt is one try at one stage of one road, kept whether it went well or not.
+// Attempt is one try at one stage of one way, kept whether it went well or not.
 type Attempt struct {
-	Road  Road
+	Way   Way
 	Stage Stage
 	OK    bool
+	// Skipped is true for a way that was not tried, for what Code and Text say.
+	Skipped bool
 	// Code and Text are empty when it went well.
 	Code, Text string
 	Took       time.Duration
 }
 
-// Access is one road into one guest, satisfied by *guestops.Access.
+// Access is one way into one guest, satisfied by *guestops.Access and *adminshare.Access.
 type Access interface {
-	Road() Road
+	Way() Way
 	// Put writes the payload into a fresh folder that only the guest's administrators can write, reads it back and
 	// compares the hash. It blocks for a transfer of some MiB and back.
 	Put(ctx context.Context, p Payload) (Remote, error)

@@ -23,9 +23,19 @@ const (
 	certificateLife = 48 * time.Hour
 )
 
+// busyPauses are the waits before further tries of a way on which the guest was busy.
+var busyPauses = []time.Duration{200 * time.Millisecond, time.Second, 3 * time.Second}
+
+// Candidate is a way with what goes it. Access is nil for one that is not tried.
+type Candidate struct {
+	Choice
+	Access Access
+}
+
 // Deployer puts the agent into a guest and opens a session with it.
 type Deployer struct {
-	Access  Access
+	// Ways are tried in their order, until one goes well.
+	Ways    []Candidate
 	Payload Payload
 	// Port is the TCP port that the agent listens on; 0 lets the guest choose.
 	Port uint16
@@ -55,38 +65,86 @@ type Deployment struct {
 	held bool
 }
 
-// Open pushes the agent, starts it and connects to it. With an error everything that was put into the guest is removed
-// again. The Deployment is never nil: its Attempts are kept whatever happened.
+// Open pushes the agent, starts it and connects to it, by the first way that goes well. With an error everything that was
+// put into the guest is removed again. No other way is tried after a refused password, after a sign of tampering, when the
+// agent itself refused to serve, or when something could not be removed. The Deployment is never nil: its Attempts are kept
+// whatever happened.
 func (d Deployer) Open(ctx context.Context, t Target) (*Deployment, error) {
+	dep := &Deployment{}
+	var all error
+	for _, w := range d.Ways {
+		if w.Access == nil {
+			dep.Attempts = append(dep.Attempts, Attempt{Way: w.Way, Skipped: true, Code: w.Code, Text: w.Text})
+			continue
+		}
+		dep.access = w.Access
+		err := d.patiently(ctx, dep, t)
+		if err == nil {
+			return dep, nil
+		}
+		all = errors.Join(all, err)
+		if dep.Left != nil || ctx.Err() != nil || final(ClassOf(CodeOf(err))) {
+			break
+		}
+	}
+	if all == nil {
+		all = &Error{SF: "SF3020", Op: "choose a way into the guest", Err: errors.New("the policy and the guest leave none")}
+	}
+	return dep, all
+}
+
+// final says whether no other way may be tried after an error of the class.
+func final(c Class) bool { return c == ClassAuth || c == ClassIntegrity || c == ClassGuest }
+
+// patiently tries one way, and again while the guest is busy.
+func (d Deployer) patiently(ctx context.Context, dep *Deployment, t Target) error {
+	for try := 0; ; try++ {
+		err := d.enter(ctx, dep, t)
+		if err == nil {
+			return nil
+		}
+		if left := dep.Close(ctx); left != nil {
+			return errors.Join(err, left)
+		}
+		if try == len(busyPauses) || ClassOf(CodeOf(err)) != ClassBusy {
+			return err
+		}
+		select {
+		case <-time.After(busyPauses[try]):
+		case <-ctx.Done():
+			return errors.Join(err, context.Cause(ctx))
+		}
+	}
+}
+
+// enter tries one way once.
+func (d Deployer) enter(ctx context.Context, dep *Deployment, t Target) error {
 	own, fingerprint, err := protocol.NewIdentity(certificateLife)
-	dep := &Deployment{access: d.Access}
 	if err != nil {
-		return dep, err
+		return err
 	}
 	err = dep.try(ctx, StagePush, pushLimit, func(ctx context.Context) (err error) {
-		dep.remote, err = d.Access.Put(ctx, d.Payload)
+		dep.remote, err = dep.access.Put(ctx, d.Payload)
 		return err
 	})
-	var identity Identity
-	if err == nil {
-		err = dep.try(ctx, StageStart, startLimit, func(ctx context.Context) (err error) {
-			dep.remote.Started = true
-			identity, err = d.Access.Start(ctx, dep.remote, Bootstrap{Peer: fingerprint, Port: d.Port, OnlyMounts: d.OnlyMounts})
-			return err
-		})
-		dep.remote.PID = identity.PID
-	}
-	if err == nil {
-		peer := Peer{
-			Own: own, Fingerprint: identity.Fingerprint, Deployment: dep.remote.Deployment,
-			VMUUID: t.VMUUID, SHA256: d.Payload.SHA256, Run: t.Run, Epoch: t.Epoch,
-		}
-		err = dep.connect(ctx, peer, endpoints(t.Addresses, identity.Port))
-	}
 	if err != nil {
-		return dep, errors.Join(err, dep.Close(ctx))
+		return err
 	}
-	return dep, nil
+	var identity Identity
+	err = dep.try(ctx, StageStart, startLimit, func(ctx context.Context) (err error) {
+		dep.remote.Started = true
+		identity, err = dep.access.Start(ctx, dep.remote, Bootstrap{Peer: fingerprint, Port: d.Port, OnlyMounts: d.OnlyMounts})
+		return err
+	})
+	dep.remote.PID = identity.PID
+	if err != nil {
+		return err
+	}
+	peer := Peer{
+		Own: own, Fingerprint: identity.Fingerprint, Deployment: dep.remote.Deployment,
+		VMUUID: t.VMUUID, SHA256: d.Payload.SHA256, Run: t.Run, Epoch: t.Epoch,
+	}
+	return dep.connect(ctx, peer, endpoints(t.Addresses, identity.Port))
 }
 
 // connect tries the guest's addresses in their order.
@@ -121,7 +179,7 @@ func (dep *Deployment) try(ctx context.Context, stage Stage, limit time.Duration
 	defer cancel()
 	begin := time.Now()
 	err := do(ctx)
-	a := Attempt{Road: dep.access.Road(), Stage: stage, OK: err == nil, Took: time.Since(begin)}
+	a := Attempt{Way: dep.access.Way(), Stage: stage, OK: err == nil, Took: time.Since(begin)}
 	if err != nil {
 		a.Code, a.Text = CodeOf(err), err.Error()
 	}

@@ -24,6 +24,7 @@ type road struct {
 	failing map[string]error
 	cancel  context.CancelFunc // ends the caller's context in Start
 	half    bool               // Put fails with the folder made
+	way     guest.Way
 
 	calls   []string
 	present bool // something of ours is in the guest
@@ -37,7 +38,7 @@ type codedError string
 func (c codedError) Error() string { return "the guest says " + string(c) }
 func (c codedError) Code() string  { return string(c) }
 
-func (r *road) Road() guest.Road { return guest.RoadGuestOps }
+func (r *road) Way() guest.Way { return r.way }
 
 func (r *road) Put(context.Context, guest.Payload) (guest.Remote, error) {
 	r.calls = append(r.calls, "put")
@@ -104,7 +105,7 @@ func tries(d *guest.Deployment) []string {
 		if !a.OK {
 			end = a.Code
 		}
-		if a.Road != guest.RoadGuestOps || a.OK != (a.Text == "") || a.Took < 0 {
+		if a.Way != guest.WayGuestOps || a.OK != (a.Text == "") || a.Took < 0 {
 			end += "?"
 		}
 		out = append(out, string(a.Stage)+" "+end)
@@ -183,7 +184,7 @@ func TestDeploy(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			r := &road{t: t, agent: newScripted(t), listen: here, failing: map[string]error{}}
-			d := guest.Deployer{Access: r, Payload: guest.Payload{Name: "agent", SHA256: program, Open: func() (io.ReadCloser, error) {
+			d := guest.Deployer{Ways: only(r), Payload: guest.Payload{Name: "agent", SHA256: program, Open: func() (io.ReadCloser, error) {
 				return io.NopCloser(bytes.NewReader(nil)), nil
 			}}}
 			target := guest.Target{Addresses: []string{here}, VMUUID: vmUUID, Run: "r", Epoch: 5}
@@ -228,7 +229,7 @@ func TestDeploy(t *testing.T) {
 // Close tells what it could not remove, whatever became of the run's context.
 func TestDeploymentCloseTells(t *testing.T) {
 	r := &road{t: t, agent: newScripted(t), listen: "127.83.7.1", failing: map[string]error{}}
-	d := guest.Deployer{Access: r, Payload: guest.Payload{SHA256: program}}
+	d := guest.Deployer{Ways: only(r), Payload: guest.Payload{SHA256: program}}
 	dep, err := d.Open(t.Context(), guest.Target{Addresses: []string{"127.83.7.1"}, VMUUID: vmUUID})
 	if err != nil {
 		t.Fatal(err)
@@ -264,7 +265,7 @@ func TestDeploymentCloseRescuesFirst(t *testing.T) {
 				}
 				r.group.Wait()
 			})
-			dep, err := guest.Deployer{Access: r, Payload: guest.Payload{SHA256: program}}.Open(t.Context(), guest.Target{Addresses: []string{"127.83.7.1"}, VMUUID: vmUUID})
+			dep, err := guest.Deployer{Ways: only(r), Payload: guest.Payload{SHA256: program}}.Open(t.Context(), guest.Target{Addresses: []string{"127.83.7.1"}, VMUUID: vmUUID})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -84,7 +84,7 @@ func TestDaemon(t *testing.T) {
 	w := newDaemon()
 	r := good()
 	r.Snapshot.Road, r.Snapshot.TaskSeconds = "host", 1.5
-	r.Guest.Attempts = []backup.Attempt{{Road: "guestops", Stage: "push", Seconds: 2}, {Road: "pigeon", Stage: "push", OK: true, Seconds: 1}}
+	r.Guest.Attempts = []backup.Attempt{{Road: "guestops", Start: "guestops", Stage: "push", Class: "rights", Seconds: 2}, {Road: "pigeon", Stage: "push", OK: true, Seconds: 1}, {Road: "adminshare", Start: "svcctl", Skipped: true}}
 	w.Observe("main", r)
 	w.Called("main", "CreateSnapshot_Task", "ok")
 	w.TaskEnded("create_snapshot", 20*time.Millisecond, 700*time.Millisecond)
@@ -107,8 +107,8 @@ func TestDaemon(t *testing.T) {
 		`stillframe_vsphere_session_up{vcenter="main"} 1`, `stillframe_vsphere_requests_total{code="ok",method="CreateSnapshot_Task",vcenter="main"} 1`,
 		`stillframe_vsphere_task_duration_seconds_sum{stage="running",task="create_snapshot"} 0.7`,
 		`stillframe_snapshot_create_duration_seconds_sum{endpoint="host"} 1.5`, `stillframe_vss_leaked_sessions 3`, `stillframe_guest_leftovers 2`,
-		`stillframe_guest_attempts_total{result="failed",road="guestops",stage="push"} 1`, `stillframe_guest_attempts_total{result="ok",road="other",stage="push"} 1`,
-		`stillframe_guest_deploy_duration_seconds_sum{road="guestops",stage="push"} 2`, `stillframe_audit_write_failures_total 5`,
+		`stillframe_guest_attempts_total{class="rights",road="guestops",stage="push",start="guestops"} 1`, `stillframe_guest_attempts_total{class="ok",road="other",stage="push",start="other"} 1`,
+		`stillframe_guest_deploy_duration_seconds_sum{road="guestops",stage="push",start="guestops"} 2`, `stillframe_audit_write_failures_total 5`,
 		`stillframe_recovery_actions_total{action="snapshot"} 1`, `stillframe_recovery_actions_total{action="agent_folder"} 0`,
 		`stillframe_config_last_reload_successful 0`, `stillframe_config_degraded 1`, `stillframe_freeze_windows_active 1`,
 		`stillframe_freeze_window_oldest_start_timestamp_seconds 1.7e+09`, `stillframe_per_vm_metrics_suppressed 0`)

@@ -8,6 +8,7 @@ import (
 	"github.com/stillframe/stillframe/pkg/advice"
 	"github.com/stillframe/stillframe/pkg/backup"
 	"github.com/stillframe/stillframe/pkg/freezewindow"
+	"github.com/stillframe/stillframe/pkg/guest"
 	"github.com/stillframe/stillframe/pkg/statefile"
 )
 
@@ -72,6 +73,29 @@ func decisions() []string {
 
 // roads are how the agent gets into a guest, stages the steps on the way.
 func roads() []string { return []string{"persistent", "adminshare", "guestops", other} }
+
+// ways are the roads with what starts the agent on each.
+func ways() []guest.Way {
+	return []guest.Way{guest.WayPersistent, guest.WaySCM, guest.WayWinRM, guest.WayGuestOps}
+}
+
+// starts are what starts the agent.
+func starts() []string {
+	list := []string{other}
+	for _, w := range ways() {
+		list = append(list, string(w.Start))
+	}
+	return list
+}
+
+// classes are what followed from an attempt: ok, or the class of its error.
+func classes() []string {
+	list := []string{"ok"}
+	for _, c := range guest.Classes() {
+		list = append(list, string(c))
+	}
+	return list // other is one of them
+}
 
 func stages() []string { return []string{"push", "start", "hello", "cleanup", other} }
 

@@ -79,8 +79,8 @@ func ofRuns(b freezewindow.Budget) *Metrics {
 			providerBuckets(), "provider"),
 		writerFailures: counter("vss_writer_failures_total", "VSS writers that were not well after the freeze, by writer, state and result.", "writer", "state", "code"),
 		admissions:     counter("freeze_admissions_total", "Decisions before a freeze: the hold mode that was admitted, or none.", "decision"),
-		deploy:         histogram("guest_deploy_duration_seconds", "How long each stage of the way into a guest took.", taskBuckets(), "road", "stage"),
-		attempts:       counter("guest_attempts_total", "Attempts at each stage of the way into a guest.", "road", "stage", "result"),
+		deploy:         histogram("guest_deploy_duration_seconds", "How long each stage of the way into a guest took.", taskBuckets(), "road", "start", "stage"),
+		attempts:       counter("guest_attempts_total", "Attempts at each stage of the way into a guest.", "road", "start", "stage", "class"),
 		create: histogram("snapshot_create_duration_seconds", "What the task that makes a snapshot took, by whom it was asked of.",
 			taskBuckets(), "endpoint"),
 	}
@@ -108,10 +108,10 @@ func (m *Metrics) prepare() {
 	for _, e := range endpoints() {
 		m.create.WithLabelValues(e)
 	}
-	for _, road := range roads() {
+	for _, w := range ways() {
 		for _, stage := range stages() {
-			for _, result := range []string{"ok", "failed"} {
-				m.attempts.WithLabelValues(road, stage, result)
+			for _, class := range classes() {
+				m.attempts.WithLabelValues(string(w.Road), string(w.Start), stage, class)
 			}
 		}
 	}
@@ -195,12 +195,15 @@ func leaks(r backup.Result) (n int) {
 // way counts what it took to get into the guest.
 func (m *Metrics) way(r backup.Result) {
 	for _, a := range r.Guest.Attempts {
-		road, stage, result := known(roads(), a.Road), known(stages(), a.Stage), "ok"
-		if !a.OK {
-			result = "failed"
+		if a.Skipped {
+			continue
 		}
-		m.attempts.WithLabelValues(road, stage, result).Inc()
-		m.deploy.WithLabelValues(road, stage).Observe(a.Seconds)
+		road, start, stage, class := known(roads(), a.Road), known(starts(), a.Start), known(stages(), a.Stage), "ok"
+		if !a.OK {
+			class = known(classes(), a.Class)
+		}
+		m.attempts.WithLabelValues(road, start, stage, class).Inc()
+		m.deploy.WithLabelValues(road, start, stage).Observe(a.Seconds)
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"io"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/stillframe/stillframe/pkg/guest"
@@ -64,8 +63,8 @@ func NewRecorded(ops Operations, system inventory.System, ledger guest.Ledger) *
 	return &Access{ops, homeOf(system), ledger}
 }
 
-// Road is guestops.
-func (a *Access) Road() guest.Road { return guest.RoadGuestOps }
+// Way is guestops.
+func (a *Access) Way() guest.Way { return guest.WayGuestOps }
 
 // Put logs on once, then pushes the payload into a fresh folder and reads it back.
 func (a *Access) Put(ctx context.Context, p guest.Payload) (guest.Remote, error) {
@@ -124,7 +123,7 @@ func (a *Access) Start(ctx context.Context, r guest.Remote, b guest.Bootstrap) (
 	if err != nil {
 		return id, err
 	}
-	said, err := parseReady(content)
+	said, err := guest.ParseReady(content)
 	if said.PID == 0 {
 		said.PID = pid
 	}
@@ -161,43 +160,6 @@ func (a *Access) poll(ctx context.Context, file string, pid int64) (string, erro
 			return "", notReady(err)
 		}
 	}
-}
-
-// parseReady reads "READY <64 hex> <port> [<pid>]" or "ERROR <code> <text>". The pid is that of the process that serves,
-// where another one was started; without it, and with an error, it is 0.
-func parseReady(line string) (guest.Identity, error) {
-	var id guest.Identity
-	bad := func(err error) (guest.Identity, error) {
-		return guest.Identity{}, &guest.Error{SF: "SF3703", Op: "read what the agent said at its start", Err: err}
-	}
-	line = strings.TrimSpace(line)
-	if text, ok := strings.CutPrefix(line, "ERROR "); ok {
-		code, text, _ := strings.Cut(text, " ")
-		if guest.AgentCode(code, "") == "" {
-			return bad(fmt.Errorf("%.80q has no code of an agent", line))
-		}
-		return id, &guest.Error{SF: code, Op: "start the agent", Err: errors.New("the agent answered: " + text)}
-	}
-	fields := strings.Fields(line)
-	if len(fields) < 3 || len(fields) > 4 || fields[0] != "READY" {
-		return bad(fmt.Errorf("%.80q is not READY", line))
-	}
-	raw, err := hex.DecodeString(fields[1])
-	if err != nil || len(raw) != len(id.Fingerprint) {
-		return bad(fmt.Errorf("%.80q is not a fingerprint", fields[1]))
-	}
-	port, err := strconv.ParseUint(fields[2], 10, 16)
-	if err != nil || port == 0 {
-		return bad(fmt.Errorf("%.80q is not a port", fields[2]))
-	}
-	if len(fields) == 4 {
-		if id.PID, err = strconv.ParseInt(fields[3], 10, 64); err != nil || id.PID <= 0 {
-			return bad(fmt.Errorf("%.80q is not a process id", fields[3]))
-		}
-	}
-	copy(id.Fingerprint[:], raw)
-	id.Port = uint16(port)
-	return id, nil
 }
 
 // Rescue ends the agent, whatever it does, and runs its "thaw": a living agent keeps others from what it holds. Where the
