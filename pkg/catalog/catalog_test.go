@@ -1,6 +1,7 @@
 package catalog_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -55,6 +56,7 @@ func TestOnDatabases(t *testing.T) {
 			t.Run("owed", w.testOwed)
 			t.Run("requests", w.testRequests)
 			t.Run("refusals", w.testRefusals)
+			t.Run("notes", w.testNotes)
 			t.Run("prune", w.testPrune)
 		})
 	}
@@ -846,5 +848,30 @@ func (w *world) testPrune(t *testing.T) {
 	}
 	if _, err := w.Run(ctx, active.ID); err != nil {
 		t.Error(err)
+	}
+}
+
+func (w *world) testNotes(t *testing.T) {
+	ctx := t.Context()
+	if text, err := w.Note(ctx, statefile.WaysNote, "a"); text != nil || err != nil {
+		t.Errorf("Note of an unknown key = %s, %v", text, err)
+	}
+	for _, text := range []string{`{"n":1}`, `{"n":2}`} {
+		if err := w.Keep(ctx, statefile.WaysNote, "a", json.RawMessage(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(w.Keep(ctx, statefile.WaysNote, "b", json.RawMessage(`{}`)), w.Keep(ctx, statefile.AgentNote, "a", json.RawMessage(`{"x":1}`))); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := w.Note(ctx, statefile.WaysNote, "a"); string(text) != `{"n":2}` || err != nil {
+		t.Errorf("Note = %s, %v, want the last one", text, err)
+	}
+	if err := w.Keep(ctx, statefile.WaysNote, "b", nil); err != nil {
+		t.Fatal(err)
+	}
+	notes, err := w.Notes(ctx, statefile.WaysNote)
+	if len(notes) != 1 || string(notes["a"]) != `{"n":2}` || err != nil {
+		t.Errorf("Notes = %s, %v, want the one of a", notes, err)
 	}
 }

@@ -104,6 +104,8 @@ type state struct {
 	Refusals map[string]refusal `json:"refusals"`
 	// Windows are the last windows of each VM, by its instance UUID.
 	Windows map[string]history `json:"windows"`
+	// Notes are texts of others, by their kind and key.
+	Notes map[NoteKind]map[string]json.RawMessage `json:"notes,omitempty"`
 }
 
 // notAfter takes what is stamped later than at for stamped at at, and says whether there was any: the clock was set back,
