@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/stillframe/stillframe/pkg/lab/guests"
+	"github.com/stillframe/stillframe/pkg/lab/smb"
 	"github.com/stillframe/stillframe/pkg/lab/wine"
 )
 
@@ -38,6 +39,10 @@ const (
 	Mingw Requirement = "mingw"
 	// Osslsigncode signs Windows programs and checks their signatures, with certificates by openssl.
 	Osslsigncode Requirement = "osslsigncode"
+	// Smbd is Samba's file server, which runs as root alone.
+	Smbd Requirement = "smbd"
+	// Smbclient is Samba's client.
+	Smbclient Requirement = "smbclient"
 )
 
 // probeLimit bounds one probe: the first of Wine makes a prefix, which takes 10 to 40 s.
@@ -99,6 +104,10 @@ func probe(ctx context.Context, need Requirement) error {
 		err = wine.ProbeMingw(ctx)
 	case Osslsigncode:
 		err = probeVersions(ctx, "apt install osslsigncode openssl", []string{"osslsigncode", "--version"}, []string{"openssl", "version"})
+	case Smbd:
+		err = smb.Probe(ctx)
+	case Smbclient:
+		err = smb.ProbeClient(ctx)
 	default:
 		err = errors.New("nobody knows how to probe it")
 	}
