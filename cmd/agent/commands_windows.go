@@ -9,8 +9,9 @@ import (
 
 const usage = `usage: stillframe-agent COMMAND
 
-  run --peer HEX64 --deployment ID --port N --ready-file PATH
-          serve one orchestrator by a service of that deployment, wait for its end, then remove it
+  run --peer HEX64 --deployment ID --port N --ready-file PATH [--detach]
+          serve one orchestrator by a service of that deployment, wait for its end, then remove it;
+          with --detach print what the service says of its start, and leave it running
   thaw    end the agents of this executable and remove what they left
   install --peer HEX64 [--port N]
           serve one orchestrator from now on, and from each start of Windows on; prints READY

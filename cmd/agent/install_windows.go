@@ -64,26 +64,16 @@ func install(args []string) (line string, err error) {
 		if err := errors.Join(os.MkdirAll(dir, 0o700), ready.remove()); err != nil {
 			return err
 		}
-		words := append(giveSeams(), append([]string{"service", serviceFlag, persistentFlag}, args...)...)
-		s, err := installService(m, name, exe, mgr.StartAutomatic, words...)
+		s, err := installService(m, name, exe, mgr.StartAutomatic, serviceWords(append([]string{persistentFlag}, args...))...)
 		if err != nil {
 			return err
 		}
-		return errors.Join(serviceError("start", name, s.Start()), s.Close())
+		if err = serviceError("start", name, s.Start()); err == nil {
+			line, err = awaitReady(s, ready.path)
+		}
+		return errors.Join(err, s.Close())
 	})
-	if err != nil {
-		return "", err
-	}
-	for end := time.Now().Add(readyLimit); time.Now().Before(end); time.Sleep(servicePause) {
-		text, err := os.ReadFile(ready.path)
-		if err == nil {
-			return string(text), nil
-		}
-		if !errors.Is(err, os.ErrNotExist) {
-			return "", err
-		}
-	}
-	return "", fmt.Errorf("the service %s is not ready after %v", name, readyLimit)
+	return line, err
 }
 
 // runUninstall removes all that install and the agent made, but not the executable. It may be repeated.

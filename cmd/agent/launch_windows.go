@@ -13,13 +13,17 @@ import (
 // runLauncher has a service serve, because VSS wants a requestor under LocalSystem that no session's end touches. It
 // lasts as long as the service, so that the one who started it sees the end, and may be killed: the service goes on and
 // removes itself. The service writes the ready file; the launcher does only when there is no service.
-func runLauncher(args []string, _, stderr io.Writer) int {
+func runLauncher(args []string, stdout, stderr io.Writer) int {
+	args, detached := withoutDetach(args)
 	s, err := parseSettings(args)
 	if err == nil && len(s.onlyMount) > 0 {
 		err = errors.New("--only-mount is of Linux")
 	}
 	if err != nil {
 		return say(stderr, exitUsage, fmt.Sprintf("run: %v\n%s", err, usage))
+	}
+	if detached {
+		return runDetached(s, args, stdout, stderr)
 	}
 	status := exitFailed
 	err = withServices(func(m *mgr.Mgr) error {
@@ -39,8 +43,7 @@ func launch(m *mgr.Mgr, s settings, args []string) (int, error) {
 	if err != nil {
 		return exitFailed, errors.Join(err, ready.write(errorLine(err)))
 	}
-	words := append(giveSeams(), append([]string{"service", serviceFlag}, args...)...)
-	service, err := installService(m, name, exe, mgr.StartManual, words...)
+	service, err := installService(m, name, exe, mgr.StartManual, serviceWords(args)...)
 	if err != nil {
 		return exitFailed, errors.Join(err, ready.write(errorLine(err)))
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/windows"
@@ -23,7 +24,7 @@ func runThaw(args []string, stdout, stderr io.Writer) int {
 	exe, err := executable()
 	var held bool
 	if err == nil {
-		held, err = endAgents(exe, stdout)
+		held, err = endAgents(exe, "", stdout)
 	}
 	switch {
 	case err != nil:
@@ -34,8 +35,9 @@ func runThaw(args []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// endAgents ends the processes of exe, says whether one of them held, and removes what they registered.
-func endAgents(exe string, stdout io.Writer) (held bool, err error) {
+// endAgents ends the other processes of exe, says whether one of them held, and removes what they registered. own is the
+// service that this process is of, empty for none.
+func endAgents(exe, own string, stdout io.Writer) (held bool, err error) {
 	before, err := processesOf(exe)
 	if err != nil {
 		return false, err
@@ -49,7 +51,7 @@ func endAgents(exe string, stdout io.Writer) (held bool, err error) {
 	}
 	stopped := false // what is left of a service that has stopped is its launcher, which holds nothing
 	err = errors.Join(err, withServices(func(m *mgr.Mgr) (err error) {
-		stopped, err = stopServices(m, exe, stdout)
+		stopped, err = stopServices(m, exe, own, stdout)
 		return err
 	}))
 	for _, process := range processes {
@@ -60,12 +62,13 @@ func endAgents(exe string, stdout io.Writer) (held bool, err error) {
 	return held, errors.Join(err, withServices(func(m *mgr.Mgr) error { return removeRegistration(m, exe) }))
 }
 
-// stopServices stops the services of exe, removes those that a launcher made, and says whether all that ran have stopped.
-func stopServices(m *mgr.Mgr, exe string, stdout io.Writer) (all bool, err error) {
+// stopServices stops the services of exe other than own, removes those that a launcher made, and says whether all that ran
+// have stopped.
+func stopServices(m *mgr.Mgr, exe, own string, stdout io.Writer) (all bool, err error) {
 	list, err := entries(m)
 	ran, stopped := 0, 0
 	for _, e := range list {
-		if !sameFile(e.exe, exe) {
+		if !sameFile(e.exe, exe) || strings.EqualFold(e.name, own) {
 			continue
 		}
 		if e.pid != 0 {

@@ -247,6 +247,9 @@ func TestWindows(t *testing.T) {
 		{"stopped while frozen", (*windows).stoppedWhileFrozen},
 		{"thaw", (*windows).thawed},
 		{"refused start", (*windows).refusedStart},
+		{"detached", (*windows).detached},
+		{"detached, refused", (*windows).detachedRefused},
+		{"thaw as a service", (*windows).thawService},
 		{"self-test", (*windows).selfTested},
 		{"persistent", (*windows).persistent},
 		{"leftovers", (*windows).leftovers},
@@ -386,12 +389,7 @@ func (w *windows) thawed(own identityOf) {
 }
 
 func (w *windows) refusedStart(own identityOf) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	defer taken.Close()
-	port := strconv.Itoa(taken.Addr().(*net.TCPAddr).Port)
+	port := takenPort(w.t)
 	w.agent(exitFailed, "run", "--peer", hex.EncodeToString(own.fingerprint[:]), "--deployment", "d1", "--port", port, "--ready-file", guestFile)
 	if text := w.await(guestFile); !strings.HasPrefix(text, "ERROR SF3705 listen: ") {
 		w.t.Errorf("ready file %q", text)
@@ -399,6 +397,21 @@ func (w *windows) refusedStart(own identityOf) {
 	if err := os.Remove(w.Path(guestFile)); err != nil {
 		w.t.Error(err)
 	}
+}
+
+// takenPort is one that somebody else listens on for the time of the test.
+func takenPort(t *testing.T) string {
+	t.Helper()
+	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := taken.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return strconv.Itoa(taken.Addr().(*net.TCPAddr).Port)
 }
 
 func (w *windows) selfTested(identityOf) {
