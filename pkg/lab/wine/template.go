@@ -18,7 +18,8 @@ import (
 var (
 	fakes = []string{
 		"vssapi.dll", "vss_ps_fake.dll", "wevtapi.dll", "bcryptprimitives.dll", "fakevssvc.exe",
-		"abi.exe", "selfprovider.exe", "selfrequestor.exe", "otherbackup.exe",
+		"abi.exe", "selfprovider.exe", "selfrequestor.exe", "otherbackup.exe", "startservice.exe",
+		"netsh.exe",
 	}
 	registered = []string{"vssapi.dll", "vss_ps_fake.dll"}
 )
