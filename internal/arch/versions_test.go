@@ -48,6 +48,8 @@ var versions = map[string]struct{ version, scope string }{
 	"github.com/riverqueue/river/riverdriver/riversqlite": {"v0.47.0", product},
 	"github.com/riverqueue/river/rivertype":               {"v0.47.0", product},
 	"go.uber.org/zap/exp":                                 {"v0.3.0", product},
+	"github.com/masterzen/winrm":                          {"v0.0.0-20260407182533-5570be7f80cf", product},
+	"github.com/bodgit/ntlmssp":                           {"v0.0.0-20240506230425-31973bb52d9b", product},
 }
 
 // TestVersions compares the direct requirements of go.mod with the table and with what the source imports.

@@ -1,0 +1,114 @@
+package adminshare
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+
+	"github.com/stillframe/stillframe/pkg/guest"
+	"github.com/stillframe/stillframe/pkg/guest/adminshare/winrm"
+)
+
+// The ports of WinRM (Microsoft Learn, "Installation and configuration for Windows Remote Management").
+const (
+	WinRMPort      = 5985
+	WinRMPortHTTPS = 5986
+)
+
+// WinRM says how a guest's WinRM is reached. Over http everything is sealed by NTLM; https adds TLS to that.
+type WinRM struct {
+	HTTPS bool
+	// Roots are whom the certificate of https must come from, nil for this machine's; Pin is the SHA-256 of the only
+	// certificate to trust, zero for none.
+	Roots *x509.CertPool
+	Pin   [32]byte
+}
+
+// Port is where it listens.
+func (w WinRM) Port() uint16 {
+	if w.HTTPS {
+		return WinRMPortHTTPS
+	}
+	return WinRMPort
+}
+
+// commands starts the agent by WinRM. Each piece of work has a connection of its own.
+type commands struct {
+	*Access
+	// last is what the command said that was to start the agent.
+	last winrm.Output
+}
+
+var _ starter = (*commands)(nil)
+
+// run runs one program in the guest, at the first address that takes a connection.
+func (c *commands) run(ctx context.Context, program string, args ...string) (winrm.Output, error) {
+	var all error
+	for _, host := range c.o.Addresses {
+		client, err := c.dial(ctx, host)
+		if err == nil {
+			out, err := client.Run(ctx, program, args, nil)
+			return out, errors.Join(err, client.Close())
+		}
+		all = errors.Join(all, err)
+		if class := guest.ClassOf(guest.CodeOf(err)); class != guest.ClassUnreachable || ctx.Err() != nil {
+			break
+		}
+	}
+	return winrm.Output{}, all
+}
+
+func (c *commands) dial(ctx context.Context, host string) (client *winrm.Client, err error) {
+	w, a := c.o.WinRM, c.o.Account
+	err = c.o.Logon(ctx, func() (err error) {
+		client, err = winrm.Open(ctx, winrm.Options{
+			Address: net.JoinHostPort(host, strconv.Itoa(int(w.Port()))), TLS: w.HTTPS, Roots: w.Roots, Pin: w.Pin,
+			Domain: a.Domain, User: a.User, Password: a.Password,
+		})
+		return err
+	})
+	return client, err
+}
+
+// start leaves the agent behind as a service: what a shell of WinRM started is killed with the shell.
+func (c *commands) start(ctx context.Context, r guest.Remote, words []string) (err error) {
+	c.last, err = c.run(ctx, r.Exe, append([]string{"run", "--detach"}, words...)...)
+	return err
+}
+
+// running trusts the command: it returned when the agent had said READY, or why not.
+func (c *commands) running(context.Context, guest.Remote) (bool, error) { return c.last.Exit == 0, nil }
+
+func (c *commands) why(context.Context, guest.Remote) error {
+	text := strings.TrimSpace(string(c.last.Stdout) + " " + string(c.last.Stderr))
+	return fmt.Errorf("the command that starts it ended with exit code %d before it was ready: %.300q", c.last.Exit, text)
+}
+
+func (c *commands) thaw(ctx context.Context, r guest.Remote) (bool, error) {
+	out, err := c.run(ctx, r.Exe, "thaw")
+	if err != nil {
+		return false, fmt.Errorf("run the agent's thaw: %w", err)
+	}
+	return released(out.Exit)
+}
+
+// end has the agent's thaw end it, which is quick where it leaves by itself. Without its program only the entry of its service
+// can be taken out.
+func (c *commands) end(ctx context.Context, r guest.Remote, there bool) error {
+	if there {
+		_, err := c.thaw(ctx, r)
+		return err
+	}
+	out, err := c.run(ctx, "sc.exe", "delete", servicePrefix+r.Deployment)
+	if err == nil && out.Exit != 0 && out.Exit != noSuchService {
+		err = fmt.Errorf("sc.exe delete ended with exit code %d", out.Exit)
+	}
+	return err
+}
+
+// noSuchService is ERROR_SERVICE_DOES_NOT_EXIST (winerror.h), with which sc.exe ends.
+const noSuchService = 1060

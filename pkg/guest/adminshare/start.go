@@ -1,0 +1,44 @@
+package adminshare
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/stillframe/stillframe/pkg/guest"
+)
+
+// starter runs programs in the guest that were pushed by the share.
+type starter interface {
+	// start has the agent serve, with the words of its flags.
+	start(ctx context.Context, r guest.Remote, words []string) error
+	// running says whether the agent that was started still is; why says how it ended.
+	running(ctx context.Context, r guest.Remote) (bool, error)
+	why(ctx context.Context, r guest.Remote) error
+	// thaw runs the agent's "thaw", which ends every process of it and says whether something was held until then.
+	thaw(ctx context.Context, r guest.Remote) (released bool, err error)
+	// end sees the agent leave, or ends it, and takes its service out of the guest. there is false when its program is gone.
+	end(ctx context.Context, r guest.Remote, there bool) error
+}
+
+// exitThawed is the exit status of the agent's thaw when something was still held and has been released.
+const exitThawed = 9
+
+// released reads the exit status of the agent's thaw.
+func released(exit int) (bool, error) {
+	switch exit {
+	case 0:
+		return false, nil
+	case exitThawed:
+		return true, nil
+	}
+	return false, fmt.Errorf("the agent's thaw ended with exit code %d", exit)
+}
+
+// quoted is a path as one word of a command line of Windows. All names in it are ours.
+func quoted(path string) string { return `"` + path + `"` }
+
+// servicePrefix begins the names of the agents' services; the deployment follows. The agent gives itself the same name.
+const servicePrefix = "Stillframe-"
+
+var errStillThere = errors.New("it is still there")
