@@ -51,6 +51,7 @@ var imports = map[string][]string{
 	"pkg/agent/vss":              {"pkg/agent", "pkg/agent/com", "pkg/agent/protocol", "pkg/agent/vss/provider", "pkg/agent/vsscode"},
 	"pkg/guest":                  {"internal/failpoint", "pkg/inventory", "pkg/freezewindow", "pkg/agent/protocol"},
 	"pkg/guest/guestops":         {"pkg/inventory", "pkg/guest"},
+	"pkg/guest/adminshare":       {"pkg/guest", "pkg/guest/adminshare/svcctl", "pkg/guest/adminshare/winrm"},
 	"pkg/guest/adminshare/winrm": {"pkg/guest"},
 	"pkg/audit":                  {"internal/failpoint"},
 	"pkg/api":                    {"pkg/advice", "pkg/audit"},
@@ -95,6 +96,8 @@ var forbidden = []struct {
 	{"only pkg/engine knows the queue", not(is("pkg/engine")), "github.com/riverqueue"},
 	{"only the sealed transport speaks NTLM", not(is("pkg/guest/adminshare/winrm")), "github.com/bodgit/ntlmssp"},
 	{"only the sealed transport speaks WinRM", not(is("pkg/guest/adminshare/winrm")), "github.com/masterzen/winrm"},
+	{"only the admin share speaks SMB", not(is("pkg/guest/adminshare")), "github.com/hirochachacha/go-smb2"},
+	{"only the admin share speaks SMB", not(is("pkg/guest/adminshare")), "github.com/cloudsoda/go-smb2"},
 	{"cobra is the command line's", not(either(below("cmd"), below("pkg/lab"))), "github.com/spf13/cobra"},
 }
 
