@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/stillframe/stillframe/pkg/lab/guests"
+	"github.com/stillframe/stillframe/pkg/lab/judge"
 	"github.com/stillframe/stillframe/pkg/lab/smb"
 	"github.com/stillframe/stillframe/pkg/lab/wine"
 )
@@ -43,6 +44,8 @@ const (
 	Smbd Requirement = "smbd"
 	// Smbclient is Samba's client.
 	Smbclient Requirement = "smbclient"
+	// PythonWinRM is python3-winrm with NTLM, for the system's own Python.
+	PythonWinRM Requirement = "python3-winrm"
 )
 
 // probeLimit bounds one probe: the first of Wine makes a prefix, which takes 10 to 40 s.
@@ -108,6 +111,8 @@ func probe(ctx context.Context, need Requirement) error {
 		err = smb.Probe(ctx)
 	case Smbclient:
 		err = smb.ProbeClient(ctx)
+	case PythonWinRM:
+		err = judge.ProbeWinRM(ctx)
 	default:
 		err = errors.New("nobody knows how to probe it")
 	}

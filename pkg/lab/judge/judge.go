@@ -1,7 +1,7 @@
-// Package judge asks independent programs what they think of a disk image.
+// Package judge asks independent programs what they think of what this project made.
 //
-// The programs are those of e2fsprogs, which share no code with this project. No judge mounts an image, and none
-// replays a journal unless its name says so.
+// Disk images are judged by e2fsprogs, the double of WinRM by python3-winrm; neither shares code with this project. No judge
+// mounts an image, and none replays a journal unless its name says so.
 package judge
 
 import (

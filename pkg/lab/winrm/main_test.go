@@ -1,4 +1,4 @@
-package winrm
+package winrm_test
 
 import (
 	"testing"

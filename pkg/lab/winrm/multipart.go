@@ -14,10 +14,10 @@ const (
 	plainType  = "application/soap+xml;charset=UTF-8"
 )
 
-// enclose makes the body of a sealed reply, in Windows' spelling.
+// enclose makes the body of a sealed reply. The tabs are Windows': clients of it count on them.
 func enclose(signature, sealed []byte) []byte {
-	head := fmt.Sprintf("--Encrypted Boundary\r\nContent-Type: application/HTTP-SPNEGO-session-encrypted\r\n"+
-		"OriginalContent: type=application/soap+xml;charset=UTF-8;Length=%d\r\n--Encrypted Boundary\r\nContent-Type: application/octet-stream\r\n", len(sealed))
+	head := fmt.Sprintf("--Encrypted Boundary\r\n\tContent-Type: application/HTTP-SPNEGO-session-encrypted\r\n"+
+		"\tOriginalContent: type=application/soap+xml;charset=UTF-8;Length=%d\r\n--Encrypted Boundary\r\n\tContent-Type: application/octet-stream\r\n", len(sealed))
 	body := binary.LittleEndian.AppendUint32([]byte(head), uint32(len(signature)))
 	body = append(append(body, signature...), sealed...)
 	return append(body, "--Encrypted Boundary--\r\n"...)

@@ -16,8 +16,8 @@ import (
 
 var signature = []byte{1, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2, 0, 0, 0, 0}
 
-// windowsEnvelope is a reply in Windows' spelling, whose sealed bytes hold boundaries.
-func windowsEnvelope(sealed string) string {
+// bareEnvelope is a reply without the tabs that Windows has, whose sealed bytes hold boundaries.
+func bareEnvelope(sealed string) string {
 	return "--Encrypted Boundary\r\nContent-Type: application/HTTP-SPNEGO-session-encrypted\r\n" +
 		fmt.Sprintf("OriginalContent: type=application/soap+xml;charset=UTF-8;Length=%d\r\n", len(sealed)) +
 		"--Encrypted Boundary\r\nContent-Type: application/octet-stream\r\n\x10\x00\x00\x00" + string(signature) + sealed + "--Encrypted Boundary--\r\n"
@@ -28,15 +28,15 @@ const nasty = "--Encrypted Boundary\r\n\tContent-Type: application/octet-stream\
 func TestParseEnvelope(t *testing.T) {
 	for name, body := range map[string]string{
 		"ours":              string(envelope{len(nasty), signature, []byte(nasty)}.bytes()),
-		"windows":           windowsEnvelope(nasty),
-		"without last line": strings.TrimSuffix(windowsEnvelope(nasty), "\r\n"),
+		"no tabs":           bareEnvelope(nasty),
+		"without last line": strings.TrimSuffix(bareEnvelope(nasty), "\r\n"),
 	} {
 		got, err := parseEnvelope([]byte(body))
 		if err != nil || string(got.sealed) != nasty || !bytes.Equal(got.signature, signature) {
 			t.Errorf("%s: parseEnvelope() = %q, %v", name, got.sealed, err)
 		}
 	}
-	good := windowsEnvelope("sealed")
+	good := bareEnvelope("sealed")
 	for name, body := range map[string]string{
 		"empty":             "",
 		"SOAP":              `<?xml version="1.0"?>`,
@@ -233,10 +233,10 @@ func TestValidID(t *testing.T) {
 
 // FuzzEnvelope: whatever comes is taken apart or refused, and what was taken apart is the same when put together again.
 func FuzzEnvelope(f *testing.F) {
-	f.Add([]byte(windowsEnvelope("sealed")))
-	f.Add([]byte(windowsEnvelope(nasty)))
+	f.Add([]byte(bareEnvelope("sealed")))
+	f.Add([]byte(bareEnvelope(nasty)))
 	f.Add(envelope{6, signature, []byte("sealed")}.bytes())
-	f.Add([]byte(strings.TrimSuffix(windowsEnvelope(""), "\r\n")))
+	f.Add([]byte(strings.TrimSuffix(bareEnvelope(""), "\r\n")))
 	f.Add([]byte("--Encrypted Boundary\r\n--Encrypted Boundary\r\n--Encrypted Boundary--"))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		e, err := parseEnvelope(body)
