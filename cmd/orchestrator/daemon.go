@@ -198,7 +198,7 @@ func (s *service) build(ctx context.Context, conf *config.Config) (err error) {
 	s.figures = metrics.NewDaemon(metrics.DaemonOptions{Budget: conf.Window.Budget(), Version: version, Fleet: s.fleet, Process: s.process})
 	s.figures.Configured(s.degraded == "", s.degraded != "")
 	s.rooms = &vcenters{
-		secrets: resolver, refused: s.catalog, installation: s.store.Installation().ID, home: dir, log: s.log, count: s.figures, open: map[string]*slot{},
+		secrets: resolver, records: s.catalog, installation: s.store.Installation().ID, home: dir, log: s.log, count: s.figures, open: map[string]*slot{},
 	}
 	in := s.store.Installation()
 	s.daemon = daemon.New(daemon.Options{

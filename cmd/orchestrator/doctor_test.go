@@ -220,7 +220,7 @@ func TestAgentPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := patient{flags: doctorFlags{agentFlags: agentFlags{port: uint16(listener.Addr().(*net.TCPAddr).Port)}}, vm: inventory.VM{Addresses: []string{"127.0.0.1"}}}
+	p := patient{flags: doctorFlags{agentFlags: agentFlags{reachFlags: reachFlags{port: uint16(listener.Addr().(*net.TCPAddr).Port)}}}, vm: inventory.VM{Addresses: []string{"127.0.0.1"}}}
 	ask := func(want inventory.CheckStatus, says string) {
 		var c inventory.Check
 		if p.port(t.Context(), &c); c.Status != want || !strings.Contains(strings.Join(c.Evidence, ""), says) {

@@ -71,7 +71,7 @@ func (h esxHosts) Open(ctx context.Context, vm inventory.VM) (backup.HostRoad, e
 		return nil, err
 	}
 	var direct *vsphere.Endpoint
-	err = once(ctx, h.store, "host account "+h.account.Username()+" on "+host.Address, h.account, "SF2001", func() (err error) {
+	err = once(ctx, h.store, "host account "+h.account.Username()+" on "+host.Address, h.account, []string{"SF2001"}, func() (err error) {
 		direct, err = h.endpoint.OpenHost(ctx, host, func(context.Context) (*url.Userinfo, error) { return h.account, nil })
 		return err
 	})

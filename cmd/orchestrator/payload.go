@@ -9,17 +9,16 @@ import (
 	"github.com/stillframe/stillframe/pkg/inventory"
 )
 
-// agentFlags say which agent goes into a guest, and where it is reached there.
+// agentFlags say which agent goes into a guest, and how it is reached there.
 type agentFlags struct {
-	agent, arch, address string
-	port                 uint16
+	reachFlags
+	agent, arch string
 }
 
 // flags adds them to a command.
 func (f *agentFlags) flags(cmd *cobra.Command) {
+	f.reachFlags.flags(cmd)
 	flags := cmd.Flags()
-	flags.StringVar(&f.address, "guest-address", "", "address of the guest (default: what VMware Tools report)")
-	flags.Uint16Var(&f.port, "agent-port", guest.DefaultPort, "TCP port of the agent in the guest; 0 lets the guest choose")
 	flags.StringVar(&f.agent, "agent", "", "push this agent instead of the one that this binary carries")
 	f.arch = "amd64"
 	flags.Var(&choice{&f.arch, []string{"amd64", "arm64"}}, "guest-arch", "architecture of the guest: amd64 or arm64")

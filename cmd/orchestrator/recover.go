@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/stillframe/stillframe/pkg/backup"
 	"github.com/stillframe/stillframe/pkg/datamover"
+	"github.com/stillframe/stillframe/pkg/guest"
 	"github.com/stillframe/stillframe/pkg/guest/guestops"
 	"github.com/stillframe/stillframe/pkg/inventory"
 	"github.com/stillframe/stillframe/pkg/statefile"
@@ -22,6 +24,7 @@ import (
 // recoverFlags are the flags of "stillframe recover".
 type recoverFlags struct {
 	target
+	reachFlags
 	vm, state, output string
 	dryRun, forget    bool
 	kept              bool
@@ -53,6 +56,7 @@ What cannot be done now is named and stays written down; the exit status is then
 	flags.BoolVar(&f.kept, "kept", false, "also remove snapshots that runs kept on purpose")
 	flags.DurationVar(&f.taskLimit, "task-limit", 30*time.Second, "how long to wait for a snapshot task that has not ended")
 	f.target.flags(cmd)
+	f.reachFlags.flags(cmd)
 	stateFlag(cmd, &f.state)
 	outputFlag(cmd, &f.output)
 	return cmd
@@ -117,6 +121,10 @@ func (c *cli) takeAway(ctx context.Context, f recoverFlags, store *statefile.Sto
 	if err != nil {
 		return none, err
 	}
+	reach, err := f.reach()
+	if err != nil {
+		return none, err
+	}
 	id, err := uuid.NewV7()
 	if err != nil {
 		return none, err
@@ -128,7 +136,7 @@ func (c *cli) takeAway(ctx context.Context, f recoverFlags, store *statefile.Sto
 	snapshots := vsphere.NewSnapshotter(endpoint)
 	r := backup.Recoverer{
 		Hypervisor: hypervisor{endpoint, snapshots}, Tasks: snapshots, Memory: store,
-		Guests: cleaner{endpoint, c.guestAccount, store},
+		Guests: cleaner{guests{endpoint: endpoint, store: store, reach: reach, now: c.now}, c.guestAccount},
 		Log:    c.logger(), Run: id.String(), TaskLimit: f.taskLimit, Forget: f.forget, Kept: f.kept, VCenter: options.URL.Host,
 		EndMover: datamover.EndLeft,
 	}
@@ -173,11 +181,10 @@ func writeRecovery(w io.Writer, r backup.Recovery) error {
 	return err
 }
 
-// cleaner clears guests by guest operations. The account is read only when a guest has to be cleared.
+// cleaner clears guests, by whichever way is open. The account is read only when a guest has to be cleared.
 type cleaner struct {
-	endpoint *vsphere.Endpoint
-	account  func() (*url.Userinfo, error)
-	store    breaker
+	guests  guests
+	account func() (*url.Userinfo, error)
 }
 
 var _ backup.Cleaner = cleaner{}
@@ -187,6 +194,30 @@ func (g cleaner) Clear(ctx context.Context, vm inventory.VM, folder string, star
 	if err != nil {
 		return err
 	}
-	ops, processes := newLogon(g.endpoint, g.store, vm, account)
-	return guestops.New(ops, vm.System()).Clear(ctx, processes, folder, started)
+	g.guests.account = account
+	w := g.guests.way(vm, nil)
+	if w.known, err = recall(ctx, w.store, vm); err != nil {
+		return err
+	}
+	var all error
+	for _, c := range w.candidates(ctx, guest.PolicyAuto) {
+		var err error
+		switch {
+		case c.Access == nil || c.Way.Road == guest.RoadPersistent:
+			continue // there is no folder of a run's
+		case c.Way.Road == guest.RoadAdminShare:
+			err = w.adminShare(c.Way.Start).Clear(ctx, folder, guest.AgentName(vm.System()), started)
+		default:
+			ops, processes := newLogon(w.endpoint, w.store, vm, account)
+			err = guestops.New(ops, vm.System()).Clear(ctx, processes, folder, started)
+		}
+		if err == nil {
+			return nil
+		}
+		all = errors.Join(all, err)
+		if guest.ClassOf(guest.CodeOf(err)) == guest.ClassAuth || ctx.Err() != nil {
+			break
+		}
+	}
+	return all
 }

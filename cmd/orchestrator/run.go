@@ -251,6 +251,10 @@ func (c *cli) runOnce(ctx context.Context, f runFlags, id string) (backup.Result
 	if err != nil {
 		return fail(err)
 	}
+	reach, err := f.reach()
+	if err != nil {
+		return fail(err)
+	}
 	store, err := c.store(f.state)
 	if err != nil {
 		return fail(err)
@@ -267,7 +271,7 @@ func (c *cli) runOnce(ctx context.Context, f runFlags, id string) (backup.Result
 	runner := backup.Runner{
 		Hypervisor: hypervisor{endpoint, snapshots}, Memory: store, Checks: endpoint, Tasks: snapshots, Origins: origins{endpoint, options},
 		Hosts:  newHosts(endpoint, store, esx),
-		Guests: guests{endpoint, store, options.URL.Host, account, payloads, f.port, f.address},
+		Guests: guests{endpoint, store, options.URL.Host, account, payloads, reach, c.now},
 		Log:    c.logger(), Now: c.now,
 	}
 	result, err := runner.Run(ctx, backup.Plan{

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -56,9 +58,21 @@ type breaker interface {
 	Refuse(ctx context.Context, credential, secret, why string) error
 }
 
+// notes keep what is known of guests.
+type notes interface {
+	Note(ctx context.Context, kind statefile.NoteKind, key string) (json.RawMessage, error)
+	Keep(ctx context.Context, kind statefile.NoteKind, key string, text json.RawMessage) error
+}
+
+// records are both.
+type records interface {
+	breaker
+	notes
+}
+
 // notebook also remembers what is made outside.
 type notebook interface {
-	breaker
+	records
 	backup.Journal
 }
 
@@ -69,23 +83,23 @@ func connect(ctx context.Context, o vsphere.Options, store breaker) (*vsphere.En
 		return nil, err
 	}
 	var endpoint *vsphere.Endpoint
-	err = once(ctx, store, "vCenter account "+account.Username()+" on "+o.URL.Host, account, "SF2001", func() (err error) {
+	err = once(ctx, store, "vCenter account "+account.Username()+" on "+o.URL.Host, account, []string{"SF2001"}, func() (err error) {
 		endpoint, err = vsphere.Open(ctx, o)
 		return err
 	})
 	return endpoint, err
 }
 
-// once tries a password unless this very one was refused in the last 15 min, and remembers it when try fails with the code
-// refused.
-func once(ctx context.Context, store breaker, credential string, account *url.Userinfo, refused string, try func() error) error {
+// once tries a password unless this very one was refused in the last 15 min, and remembers it when try fails with one of the
+// codes refused.
+func once(ctx context.Context, store breaker, credential string, account *url.Userinfo, refused []string, try func() error) error {
 	password, _ := account.Password()
 	if err := store.Tried(ctx, credential, password); err != nil {
 		return err
 	}
 	err := try()
-	if guest.CodeOf(err) == refused {
-		return errors.Join(err, store.Refuse(context.WithoutCancel(ctx), credential, password, refused))
+	if code := guest.CodeOf(err); slices.Contains(refused, code) {
+		return errors.Join(err, store.Refuse(context.WithoutCancel(ctx), credential, password, code))
 	}
 	return err
 }

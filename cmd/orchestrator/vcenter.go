@@ -32,7 +32,7 @@ const undoTaskLimit = 30 * time.Second
 // vcenters are the daemon's vcenters with its vCenters. They are opened when they are first needed and live until close.
 type vcenters struct {
 	secrets *secret.Resolver
-	refused breaker
+	records records
 	// installation goes into the description of snapshots, home is the HOME of movers.
 	installation, home string
 	log                *zap.Logger
@@ -165,7 +165,7 @@ func (s *vcenters) connect(ctx context.Context, v config.VCenter) (*session, err
 		Login:    func(ctx context.Context) (*url.Userinfo, error) { return s.account(ctx, v.Username, v.Password) },
 		Observer: counted{s.count, v.Name},
 	}
-	e, err := connect(ctx, o, s.refused)
+	e, err := connect(ctx, o, s.records)
 	if err != nil {
 		return nil, err
 	}
@@ -214,10 +214,10 @@ func (s *session) Estate(ctx context.Context, tags bool) (inventory.Estate, erro
 	return s.endpoint.Estate(ctx, vsphere.EstateOptions{Tags: tags})
 }
 
-// paper is what a run writes down, and what is known of passwords.
+// paper is what a run writes down, and what is known of passwords and guests.
 type paper struct {
 	backup.Memory
-	breaker
+	records
 }
 
 // Run implements daemon.VCenter.
@@ -242,7 +242,7 @@ func (s *session) Run(ctx context.Context, o daemon.Order) (backup.Result, error
 	}
 	r := backup.Runner{
 		Hypervisor: hypervisor{s.endpoint, s.snapshots}, Memory: o.Memory, Sessions: o.Sessions, Checks: s.endpoint, Tasks: s.snapshots, Origins: origins{s.endpoint, s.options},
-		Hosts: newHosts(s.endpoint, s.refused, esx), Guests: ways, Gate: o.Gate, Log: s.log.With(zap.String("run", p.RunID)),
+		Hosts: newHosts(s.endpoint, s.records, esx), Guests: ways, Gate: o.Gate, Log: s.log.With(zap.String("run", p.RunID)),
 	}
 	return r.Run(ctx, p)
 }
@@ -265,16 +265,27 @@ func (s *session) guests(ctx context.Context, o daemon.Order) (guests, error) {
 	if err != nil {
 		return guests{}, fmt.Errorf("read the guest's account: %w", err)
 	}
-	f := agentFlags{agent: o.Guest.Agent, arch: first(o.Guest.Arch, "amd64")}
-	all, err := f.payloads()
+	g, err := s.ways(o)
 	if err != nil {
-		return guests{}, err
+		return g, err
 	}
-	port := uint16(guest.DefaultPort)
+	g.account = account
+	f := agentFlags{agent: o.Guest.Agent, arch: first(o.Guest.Arch, "amd64")}
+	g.payloads, err = f.payloads()
+	return g, err
+}
+
+// ways are the ways into guests without an account.
+func (s *session) ways(o daemon.Order) (guests, error) {
+	f := reachFlags{
+		address: o.Address, port: guest.DefaultPort, guestRoad: first(o.Guest.Road, string(guest.PolicyAuto)),
+		winrm: winrmFlags{o.Guest.WinRMHTTPS, o.Guest.WinRMCA, o.Guest.WinRMThumbprint},
+	}
 	if o.Guest.AgentPort != nil {
-		port = uint16(*o.Guest.AgentPort)
+		f.port = uint16(*o.Guest.AgentPort)
 	}
-	return guests{s.endpoint, paper{o.Memory, s.refused}, s.options.URL.Host, account, all, port, o.Address}, nil
+	in, err := f.reach()
+	return guests{endpoint: s.endpoint, store: paper{o.Memory, s.records}, vcenter: s.options.URL.Host, reach: in, now: time.Now}, err
 }
 
 // Remove implements daemon.VCenter.
@@ -346,9 +357,13 @@ func (s *session) Consolidate(ctx context.Context, owned func() error, instanceU
 // Undo implements daemon.VCenter.
 func (s *session) Undo(ctx context.Context, o daemon.Order, intents []statefile.Intent) (backup.Recovery, error) {
 	ctx = vsphere.Guard(ctx, o.Owned)
+	ways, err := s.ways(o)
+	if err != nil {
+		return backup.Recovery{}, err
+	}
 	r := backup.Recoverer{
 		Hypervisor: hypervisor{s.endpoint, s.snapshots}, Tasks: s.snapshots, Memory: o.Memory,
-		Guests: cleaner{s.endpoint, func() (*url.Userinfo, error) { return s.account(ctx, o.Guest.Username, o.Guest.Password) }, s.refused},
+		Guests: cleaner{ways, func() (*url.Userinfo, error) { return s.account(ctx, o.Guest.Username, o.Guest.Password) }},
 		Log:    s.log.With(zap.String("run", o.Plan.RunID)), Run: o.Plan.RunID, TaskLimit: undoTaskLimit, Forget: o.Forget, EndMover: datamover.EndLeft,
 	}
 	done := r.Recover(ctx, intents)

@@ -89,6 +89,10 @@ func (c *cli) arrive(ctx context.Context, f visitFlags, args []string) (v visit,
 	if err != nil {
 		return v, err
 	}
+	reach, err := f.reach()
+	if err != nil {
+		return v, err
+	}
 	if v.store, err = c.store(f.state); err != nil {
 		return v, err
 	}
@@ -99,7 +103,7 @@ func (c *cli) arrive(ctx context.Context, f visitFlags, args []string) (v visit,
 	if v.endpoint, err = connect(ctx, options, v.store); err != nil {
 		return v, interrupted(ctx, err)
 	}
-	v.guests = guests{v.endpoint, v.store, v.vcenter, v.account, payloads, f.port, f.address}
+	v.guests = guests{v.endpoint, v.store, v.vcenter, v.account, payloads, reach, c.now}
 	return v, nil
 }
 

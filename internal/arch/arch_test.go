@@ -64,7 +64,7 @@ var imports = map[string][]string{
 	},
 	"cmd/orchestrator": {
 		"pkg/admission", "pkg/advice", "pkg/agent/protocol", "pkg/api", "pkg/api/client", "pkg/audit", "pkg/backup", "pkg/catalog", "pkg/config",
-		"pkg/daemon", "pkg/datamover", "pkg/engine", "pkg/freezewindow", "pkg/guest", "pkg/guest/guestops", "pkg/inventory", "pkg/journal", "pkg/metrics",
+		"pkg/daemon", "pkg/datamover", "pkg/engine", "pkg/freezewindow", "pkg/guest", "pkg/guest/adminshare", "pkg/guest/guestops", "pkg/inventory", "pkg/journal", "pkg/metrics",
 		"pkg/schedule", "pkg/secret", "pkg/statefile", "pkg/store", "pkg/vsphere",
 	},
 	"cmd/agent": {

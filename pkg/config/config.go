@@ -83,6 +83,12 @@ type Guest struct {
 	Arch      string `json:"arch,omitempty"`
 	Agent     string `json:"agent,omitempty"`
 	AgentPort *int   `json:"agent_port,omitempty"`
+	// Road is auto, or the only road that may be taken.
+	Road string `json:"road,omitempty"`
+	// WinRMHTTPS reaches WinRM by https, where it starts the agent; WinRMCA and WinRMThumbprint say whom to trust then.
+	WinRMHTTPS      bool   `json:"winrm_https,omitempty"`
+	WinRMCA         string `json:"winrm_ca,omitempty"`
+	WinRMThumbprint string `json:"winrm_thumbprint,omitempty"`
 }
 
 // GuestRule is what differs for some guests.

@@ -280,13 +280,16 @@ func merge(a, b config.Guest) config.Guest {
 	if a.Username == "" { // the account is one thing
 		a.Username, a.Password = b.Username, b.Password
 	}
-	for _, f := range []struct{ into, from *string }{{&a.Mode, &b.Mode}, {&a.Arch, &b.Arch}, {&a.Agent, &b.Agent}} {
+	for _, f := range []struct{ into, from *string }{{&a.Mode, &b.Mode}, {&a.Arch, &b.Arch}, {&a.Agent, &b.Agent}, {&a.Road, &b.Road}} {
 		if *f.into == "" {
 			*f.into = *f.from
 		}
 	}
 	if a.AgentPort == nil {
 		a.AgentPort = b.AgentPort
+	}
+	if !a.WinRMHTTPS { // whom to trust belongs to it
+		a.WinRMHTTPS, a.WinRMCA, a.WinRMThumbprint = b.WinRMHTTPS, b.WinRMCA, b.WinRMThumbprint
 	}
 	return a
 }

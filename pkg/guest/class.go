@@ -48,6 +48,9 @@ var classes = map[Class][]string{
 	ClassBusy:        {"SF3305", "SF3307", "SF3404", "SF3502", "SF3603"},
 }
 
+// CodesOf lists the codes that are always of a class.
+func CodesOf(c Class) []string { return slices.Clone(classes[c]) }
+
 // ClassOf gives the class of a code; that of no code is empty.
 func ClassOf(code string) Class {
 	if code == "" {

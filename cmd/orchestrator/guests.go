@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/stillframe/stillframe/pkg/backup"
+	"github.com/stillframe/stillframe/pkg/guest"
+	"github.com/stillframe/stillframe/pkg/guest/adminshare"
+	"github.com/stillframe/stillframe/pkg/guest/guestops"
+	"github.com/stillframe/stillframe/pkg/inventory"
+	"github.com/stillframe/stillframe/pkg/statefile"
+	"github.com/stillframe/stillframe/pkg/vsphere"
+)
+
+// guests are the ways into the guests of one endpoint.
+type guests struct {
+	endpoint *vsphere.Endpoint
+	store    notebook
+	vcenter  string
+	account  *url.Userinfo
+	payloads payloads
+	reach
+	now func() time.Time
+}
+
+var _ backup.Guests = guests{}
+
+// Open puts the agent into the guest by the first way that goes well, and remembers which one did.
+func (g guests) Open(ctx context.Context, vm inventory.VM, run string, epoch uint64) (*guest.Deployment, error) {
+	payload, err := g.payloads.of(vm)
+	if err != nil {
+		return &guest.Deployment{}, err
+	}
+	about := statefile.Intent{Run: run, Epoch: epoch, VCenter: g.vcenter, VM: vm.InstanceUUID, Path: vm.Path, Moref: vm.Moref}
+	in := g.way(vm, ledger{g.store, about})
+	if in.known, err = recall(ctx, g.store, vm); err != nil {
+		return &guest.Deployment{}, err
+	}
+	d := guest.Deployer{Ways: in.candidates(ctx, g.road), Payload: payload, Port: g.port}
+	deployment, err := d.Open(ctx, guest.Target{Addresses: in.addresses, VMUUID: vm.UUID, Run: run, Epoch: epoch})
+	if learned := in.learn(ctx, deployment); learned != nil {
+		if err == nil {
+			learned = errors.Join(learned, deployment.Close(ctx))
+		}
+		err = errors.Join(err, learned)
+	}
+	return deployment, err
+}
+
+// way is what the ways into one guest are made of.
+type way struct {
+	guests
+	vm        inventory.VM
+	ledger    guest.Ledger
+	addresses []string
+	known     guest.Known
+	share     *adminshare.Access // the one that was tried last
+}
+
+func (g guests) way(vm inventory.VM, l guest.Ledger) *way {
+	w := &way{guests: g, vm: vm, ledger: l, addresses: slices.DeleteFunc(slices.Clone(vm.Addresses), func(a string) bool { return !guest.CanAddress(a) })}
+	if g.address != "" {
+		w.addresses = []string{g.address}
+	}
+	return w
+}
+
+// candidates are the ways that the policy allows, in their order.
+func (w *way) candidates(ctx context.Context, policy guest.RoadPolicy) []guest.Candidate {
+	s := guest.Situation{
+		Policy: policy, System: w.vm.System(), Account: w.account.Username(), Known: w.known, Now: w.now(),
+		Unreachable: w.unreachable(ctx, policy),
+	}
+	var all []guest.Candidate
+	for _, choice := range s.Choose() {
+		c := guest.Candidate{Choice: choice}
+		if choice.Code == "" {
+			c.Access = w.access(choice.Way)
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+// unreachable looks which ways answer, where there is more than one.
+func (w *way) unreachable(ctx context.Context, policy guest.RoadPolicy) map[guest.Way]bool {
+	if w.vm.System() != inventory.Windows || !policy.Allows(guest.RoadAdminShare) {
+		return nil
+	}
+	open := guest.Probe(ctx, w.addresses, adminshare.Port, w.winrm.Port())
+	shares, commands := open[adminshare.Port], open[w.winrm.Port()]
+	silent := slices.DeleteFunc(w.addresses, func(a string) bool { return slices.Contains(shares, a) })
+	w.addresses = slices.Concat(shares, silent) // what answered is dialled first
+	return map[guest.Way]bool{
+		guest.WaySCM: len(shares) == 0, guest.WayWinRM: len(shares) == 0 || len(commands) == 0, guest.WayGuestOps: !w.vm.ToolsRunning,
+	}
+}
+
+// access makes one way.
+func (w *way) access(way guest.Way) guest.Access {
+	if way.Road != guest.RoadAdminShare {
+		ops, _ := newLogon(w.endpoint, w.store, w.vm, w.account)
+		return guestops.NewRecorded(ops, w.vm.System(), w.ledger)
+	}
+	w.share = w.adminShare(way.Start)
+	return w.share
+}
+
+// adminShare is the road by the share, with what starts the agent.
+func (w *way) adminShare(start guest.Start) *adminshare.Access {
+	password, _ := w.account.Password()
+	return adminshare.New(adminshare.Options{
+		Addresses: w.addresses, Account: adminshare.NewAccount(w.account.Username(), password), Start: start,
+		Library: adminshare.Library(w.known.Library), Ledger: w.ledger, WinRM: w.winrm,
+		Logon: func(ctx context.Context, try func() error) error {
+			return once(ctx, w.store, guestCredential(w.vm, w.account), w.account, refusedLogons(), try)
+		},
+	})
+}
+
+// recall reads what is known of the ways into a guest. What cannot be read as such is forgotten: it costs another try.
+func recall(ctx context.Context, store notes, vm inventory.VM) (guest.Known, error) {
+	var known guest.Known
+	text, err := store.Note(ctx, statefile.WaysNote, vm.InstanceUUID)
+	if err != nil || text == nil {
+		return known, err
+	}
+	if json.Unmarshal(text, &known) != nil {
+		return guest.Known{}, nil
+	}
+	return known, nil
+}
+
+// learn remembers how the attempts went.
+func (w *way) learn(ctx context.Context, d *guest.Deployment) error {
+	if len(d.Attempts) == 0 {
+		return nil
+	}
+	learned := w.known.Learn(d.Attempts, w.account.Username(), w.now())
+	if w.share != nil && w.share.Library() != "" {
+		learned.Library = string(w.share.Library())
+	}
+	text, err := json.Marshal(learned)
+	if err != nil {
+		return err
+	}
+	if err := w.store.Keep(context.WithoutCancel(ctx), statefile.WaysNote, w.vm.InstanceUUID, text); err != nil {
+		return fmt.Errorf("remember the way into the guest: %w", err)
+	}
+	return nil
+}
+
+// refusedLogons are the codes of a logon that is not tried again before the password changes.
+func refusedLogons() []string {
+	return slices.DeleteFunc(guest.CodesOf(guest.ClassAuth), func(code string) bool { return code == passwordRefusedBefore })
+}
+
+// logon tries the guest's account at most once while its password is refused. Only vCenter's answer to the logon itself
+// counts, never what a guest says.
+type logon struct {
+	guestops.Operations
+	store      breaker
+	credential string
+	account    *url.Userinfo
+}
+
+func (l logon) Validate(ctx context.Context) error {
+	return once(ctx, l.store, l.credential, l.account, refusedLogons(), func() error { return l.Operations.Validate(ctx) })
+}
+
+// newLogon makes the guest operations of one VM.
+func newLogon(e *vsphere.Endpoint, store breaker, vm inventory.VM, account *url.Userinfo) (logon, *vsphere.GuestOps) {
+	ops := vsphere.NewGuestOps(e, vm, func(context.Context) (*url.Userinfo, error) { return account, nil })
+	return logon{ops, store, guestCredential(vm, account), account}, ops
+}
+
+// guestCredential names the account in the guest, for what is remembered of refused passwords. root is each guest's own;
+// any other name may be one account of a directory, whose failed logons all count together.
+func guestCredential(vm inventory.VM, account *url.Userinfo) string {
+	if name := account.Username(); name != "root" {
+		return "guest account " + name
+	}
+	return "root of VM " + vm.InstanceUUID
+}
+
+// ledger writes down what is put into one guest by one run.
+type ledger struct {
+	store backup.Journal
+	about statefile.Intent
+}
+
+var _ guest.Ledger = ledger{}
+
+func (l ledger) intent(kind statefile.Kind, r guest.Remote) statefile.Intent {
+	i := l.about
+	i.Kind, i.Subject = kind, r.Dir
+	return i
+}
+
+func (l ledger) Intend(ctx context.Context, stage guest.Stage, r guest.Remote) error {
+	kind := statefile.Folder
+	if stage == guest.StageStart {
+		kind = statefile.Process
+	}
+	return l.store.Intend(ctx, l.intent(kind, r))
+}
+
+func (l ledger) Settle(ctx context.Context, r guest.Remote) error {
+	return l.store.Settle(ctx, l.intent(statefile.Process, r), l.intent(statefile.Folder, r))
+}
