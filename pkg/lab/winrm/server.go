@@ -124,10 +124,8 @@ func (s *Server) Shells() int {
 	return len(s.shells)
 }
 
-// Close ends all connections and processes, and waits for them.
-func (s *Server) Close() error {
-	s.stop()
-	err := s.http.Close()
+// EndShells ends all shells, as an administrator of the guest can.
+func (s *Server) EndShells() {
 	s.mu.Lock()
 	all := s.shells
 	s.shells = map[string]*shell{}
@@ -135,6 +133,13 @@ func (s *Server) Close() error {
 	for _, sh := range all {
 		sh.end()
 	}
+}
+
+// Close ends all connections and processes, and waits for them.
+func (s *Server) Close() error {
+	s.stop()
+	err := s.http.Close()
+	s.EndShells()
 	select {
 	case served := <-s.ended:
 		if !errors.Is(served, http.ErrServerClosed) {

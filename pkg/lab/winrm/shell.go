@@ -141,16 +141,24 @@ func (sh *shell) kill() {
 	sh.process.Process.Kill() //nolint:errcheck // it may have ended by itself
 }
 
-// end kills the process and waits for it. It may be called more than once.
+// end closes the shell, kills the process and waits for it. It may be called more than once.
 func (sh *shell) end() {
-	sh.kill()
 	sh.mu.Lock()
-	first := !sh.closed
-	sh.closed = true
-	sh.mu.Unlock()
-	sh.waited.Wait()
-	if first {
+	if !sh.closed {
+		sh.closed = true
 		close(sh.over)
+	}
+	sh.mu.Unlock()
+	sh.kill()
+	sh.waited.Wait()
+}
+
+func (sh *shell) gone() bool {
+	select {
+	case <-sh.over:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -160,12 +168,14 @@ func (sh *shell) piece(ctx context.Context, wait time.Duration) (piece, bool) {
 	defer timer.Stop()
 	for {
 		p, ready, changed := sh.take()
-		if ready {
+		if ready && !sh.gone() {
 			return p, true
 		}
 		select {
 		case <-changed:
 		case <-timer.C:
+			return piece{}, false
+		case <-sh.over:
 			return piece{}, false
 		case <-ctx.Done():
 			return piece{}, false

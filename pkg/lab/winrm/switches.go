@@ -1,6 +1,9 @@
 package winrm
 
-import "crypto/tls"
+import (
+	"crypto/tls"
+	"time"
+)
 
 // Switches are what the server does otherwise than a Windows as it comes; the zero value is that Windows.
 type Switches struct {
@@ -24,6 +27,8 @@ type Switches struct {
 	Rechallenge bool
 	// StallReceive never answers requests for output.
 	StallReceive bool
+	// OutputWait is how long requests for output wait, instead of as long as they ask for.
+	OutputWait time.Duration
 	// CreateFault is the WSManFault that answers each Create.
 	CreateFault uint32
 	// Unsealed answers sealed messages in clear, with this status, though it does what they ask for.

@@ -152,8 +152,15 @@ func (s *Server) receive(ctx context.Context, r request, sh *shell, sw Switches)
 		}
 		return 0, nil, false
 	}
-	p, come := sh.piece(ctx, r.wait())
-	if !come {
+	wait := r.wait()
+	if sw.OutputWait > 0 {
+		wait = sw.OutputWait
+	}
+	p, come := sh.piece(ctx, wait)
+	switch {
+	case !come && sh.gone():
+		return fault(r, faultInvalidSelectors)
+	case !come:
 		return fault(r, faultOperationTimeout)
 	}
 	var b strings.Builder

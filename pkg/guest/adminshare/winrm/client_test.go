@@ -1,11 +1,13 @@
 package winrm_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +15,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -115,6 +119,7 @@ var switches = map[string]struct {
 	"logon dropped":       {double.Switches{DropEmpty: true, AllowUnencrypted: true}, "SF3501", "ended"},
 	"logon rechallenged":  {double.Switches{Rechallenge: true}, "SF3001", "not tried again"},
 	"silent for output":   {double.Switches{StallReceive: true}, "SF3204", "patience"},
+	"output by and by":    {double.Switches{OutputWait: time.Millisecond}, "", ""},
 	"401":                 {double.Switches{Status: http.StatusUnauthorized}, "SF3007", ""},
 	"404":                 {double.Switches{Status: http.StatusNotFound}, "SF3501", "404"},
 	"500":                 {double.Switches{Status: http.StatusInternalServerError}, "SF3513", "500"},
@@ -327,18 +332,12 @@ func TestCancelled(t *testing.T) {
 	c := open(t, asAdministrator(s.Address()))
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stopped := errors.New("the operator stopped the run")
-	started := script(t, "echo started; exec sleep 60")
+	line, started := announced(t)
 	go func() {
-		for s.Shells() == 0 {
-			select {
-			case <-t.Context().Done():
-				return
-			case <-time.After(time.Millisecond):
-			}
-		}
+		started()
 		cancel(stopped)
 	}()
-	_, err := c.Run(ctx, started, nil, nil)
+	_, err := c.Run(ctx, line, nil, nil)
 	if !errors.Is(err, stopped) || guest.CodeOf(err) != "" {
 		t.Errorf("Run() = %v, want the cause and no code", err)
 	}
@@ -376,16 +375,130 @@ func TestDeadline(t *testing.T) {
 func TestTooMuchOutput(t *testing.T) {
 	s := serve(t, nil)
 	c := open(t, asAdministrator(s.Address()))
-	_, err := c.Run(t.Context(), "/usr/bin/yes", nil, nil)
+	pid := filepath.Join(t.TempDir(), "pid")
+	_, err := c.Run(t.Context(), script(t, "echo $$ >"+pid+"; exec yes"), nil, nil)
 	if guest.CodeOf(err) != "SF3901" || !has(err, "1048576 bytes") {
 		t.Errorf("Run(yes) = %v, want SF3901", err)
 	}
 	if s.Shells() != 0 {
-		t.Error("the shell is still there, and yes with it")
+		t.Error("the shell is still there")
+	}
+	text, err := os.ReadFile(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(number, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("the process is still there: %v", err)
 	}
 	if _, err := c.Run(t.Context(), "/bin/true", nil, nil); err != nil {
 		t.Errorf("the next Run() = %v: the connection is sound", err)
 	}
+}
+
+// TestSilentCommand: while there is no output, the server says so again and again, and that is no error.
+func TestSilentCommand(t *testing.T) {
+	s := serve(t, nil)
+	s.Set(double.Switches{OutputWait: 20 * time.Millisecond})
+	r := between(t, s.Address(), 0)
+	c := open(t, asAdministrator(r.address()))
+	got, err := c.Run(t.Context(), script(t, "sleep 0.3; echo READY"), nil, nil)
+	if err != nil || string(got.Stdout) != "READY\n" {
+		t.Errorf("Run() = %q, %v", got.Stdout, err)
+	}
+	if r.requests < 9 {
+		t.Errorf("%d requests: nothing was asked again", r.requests)
+	}
+}
+
+// TestShellEnded: an administrator of the guest ends the shell.
+func TestShellEnded(t *testing.T) {
+	s := serve(t, nil)
+	c := open(t, asAdministrator(s.Address()))
+	line, started := announced(t)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		started()
+		s.EndShells()
+	}()
+	_, err := c.Run(t.Context(), line, nil, nil)
+	<-ended
+	if guest.CodeOf(err) != "SF3512" {
+		t.Errorf("Run() = %v, want SF3512", err)
+	}
+	if _, err := c.Run(t.Context(), "/bin/true", nil, nil); err != nil {
+		t.Errorf("the next Run() = %v: the connection is sound", err)
+	}
+}
+
+// TestHostileServer: whatever a server answers to a logon is an error with a code.
+func TestHostileServer(t *testing.T) {
+	challenge := base64.StdEncoding.EncodeToString([]byte("NTLMSSP\x00\x02\x00\x00\x00" + strings.Repeat("\xff", 60)))
+	head := "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: "
+	tests := map[string]struct{ answer, code string }{
+		"nothing":              {"", "SF3501"},
+		"another protocol":     {"SSH-2.0-OpenSSH_9.2\r\n\r\n", "SF3501"},
+		"no end of its fields": {"HTTP/1.1 401 Unauthorized\r\nX: " + strings.Repeat("x", 9<<20), "SF3501"},
+		"100 first":            {"HTTP/1.1 100 Continue\r\n\r\n", "SF3501"},
+		"bad base64":           {head + "Negotiate ***\r\nContent-Length: 0\r\n\r\n", "SF3901"},
+		"no challenge":         {head + "Negotiate AAAA\r\nContent-Length: 0\r\n\r\n", "SF3901"},
+		"a wild challenge":     {head + "Negotiate " + challenge + "\r\nContent-Length: 0\r\n\r\n", "SF3901"},
+		"a huge body":          {head + "Negotiate\r\nContent-Length: 9000000\r\n\r\n" + strings.Repeat("x", 9000000), "SF3901"},
+		"half a body":          {head + "Negotiate\r\nContent-Length: 100\r\n\r\nx", "SF3501"},
+		"no Negotiate":         {head + "Basic realm=\"WSMAN\"\r\nContent-Length: 0\r\n\r\n", "SF3007"},
+		"Kerberos alone":       {head + "Negotiate\r\nWWW-Authenticate: Kerberos\r\nContent-Length: 0\r\n\r\n", "SF3007"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				defer conn.Close()
+				if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+					io.WriteString(conn, tt.answer) //nolint:errcheck // the client may have gone
+				}
+			}()
+			c, err := winrm.Open(t.Context(), asAdministrator(l.Addr().String()))
+			if c != nil || guest.CodeOf(err) != tt.code {
+				t.Errorf("Open() = %v, want %s", err, tt.code)
+			}
+			l.Close()
+			<-ended
+		})
+	}
+}
+
+// TestUnasked: what comes behind a reply is somebody else's.
+func TestUnasked(t *testing.T) {
+	s := serve(t, nil)
+	o := asAdministrator(s.Address())
+	o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		return &chatty{Conn: conn}, err
+	}
+	if _, err := attempt(t, o); guest.CodeOf(err) != "SF3901" || !has(err, "nobody asked for") {
+		t.Errorf("%v, want SF3901", err)
+	}
+}
+
+// chatty adds to what is read.
+type chatty struct{ net.Conn }
+
+func (c *chatty) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b[:len(b)/2])
+	return n + copy(b[n:], "HTTP/1.1 200 OK\r\n\r\n"), err
 }
 
 func TestRefusedLines(t *testing.T) {

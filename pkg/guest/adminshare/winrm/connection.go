@@ -151,14 +151,25 @@ func cut(ctx context.Context, op string, err error) error {
 
 // post sends one request, in one write, and reads its reply whole. ctx ends both. After an error the connection is closed.
 func (c *connection) post(ctx context.Context, op, fields string, body []byte) (reply, error) {
-	if c.broken != nil {
-		return reply{}, refuse(guest.CodeOf(c.broken), op, "the connection is not used after an error: %w", c.broken)
+	if err := c.spent(op); err != nil {
+		return reply{}, err
 	}
 	r, err := c.exchange(ctx, op, fields, body)
 	if err != nil {
 		return reply{}, c.end(err)
 	}
 	return r, nil
+}
+
+// spent is the error of a connection that is not to be used again, with the code of what ended it.
+func (c *connection) spent(op string) error {
+	if code := guest.CodeOf(c.broken); code != "" {
+		return refuse(code, op, "the connection is not used after an error: %w", c.broken)
+	}
+	if c.broken != nil {
+		return fmt.Errorf("%s: the connection is not used after its end: %w", op, c.broken)
+	}
+	return nil
 }
 
 // end closes the connection because of err.
@@ -211,11 +222,12 @@ func (c *connection) roundTrip(op, fields string, body []byte) (reply, error) {
 	}
 	r := reply{status: answer.StatusCode, header: answer.Header}
 	r.body, err = io.ReadAll(io.LimitReader(answer.Body, bodyLimit+1))
-	if err := errors.Join(err, answer.Body.Close()); err != nil {
-		return reply{}, err
-	}
+	closeErr := answer.Body.Close() // it reads on, up to the limit of both
 	if len(r.body) > bodyLimit {
 		return reply{}, refuse(codeTampered, op, "the server sent a reply of more than %d bytes", bodyLimit)
+	}
+	if err := errors.Join(err, closeErr); err != nil {
+		return reply{}, err
 	}
 	return r, nil
 }
@@ -223,8 +235,7 @@ func (c *connection) roundTrip(op, fields string, body []byte) (reply, error) {
 // ask sends a message sealed and returns the message of the reply. A reply that is not sealed, not whole, not in order, or
 // by another key is refused, whatever its status.
 func (c *connection) ask(ctx context.Context, op string, message []byte) ([]byte, error) {
-	if c.broken != nil {
-		_, err := c.post(ctx, op, "", nil)
+	if err := c.spent(op); err != nil {
 		return nil, err
 	}
 	sealed, signature, err := c.session.Wrap(message)

@@ -21,6 +21,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf16"
@@ -90,6 +91,20 @@ func script(t testing.TB, body string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// announced is a command that runs for a minute, and a function that waits until it does.
+func announced(t *testing.T) (command string, started func()) {
+	t.Helper()
+	pipe := filepath.Join(t.TempDir(), "started")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return script(t, "echo >"+pipe+"; exec sleep 60"), func() {
+		if _, err := os.ReadFile(pipe); err != nil { // it ends when the script has written
+			t.Error(err)
+		}
+	}
 }
 
 // relay is a man in the middle: it keeps every byte, and drops the connection at request number drop, if that is not 0.
