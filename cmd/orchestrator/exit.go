@@ -31,7 +31,7 @@ var exitByCode = map[string]int{
 	"SF1200": exitConfig, "SF1907": exitLocked, "SF1920": exitConfig, "SF1921": exitConfig, "SF1922": exitConfig, "SF1923": exitConfig,
 	"SF1711": exitUnreachable, "SF1713": exitAuth, "SF1714": exitAuth, "SF1715": exitUsage, "SF1716": exitUsage, "SF1717": exitNoMatch, "SF1718": exitLocked,
 	"SF2009": exitNoMatch, "SF2010": exitNoMatch,
-	"SF1101": exitPreflight, "SF1102": exitPreflight, "SF1103": exitLocked, "SF1104": exitAuth, "SF2304": exitRecovery,
+	"SF1101": exitPreflight, "SF1102": exitPreflight, "SF1103": exitLocked, "SF1104": exitAuth, "SF1105": exitPreflight, "SF2304": exitRecovery,
 	"SF4010": exitPreflight, "SF4012": exitPreflight, "SF4013": exitPreflight,
 	"SF2001": exitAuth, "SF2003": exitAuth, "SF2011": exitAuth, "SF2101": exitAuth, "SF3001": exitAuth, "SF3104": exitAuth, "SF3604": exitAuth,
 	"SF2111": exitPreflight, "SF2112": exitPreflight, "SF2113": exitPreflight, "SF2114": exitPreflight, "SF2115": exitPreflight,

@@ -34,6 +34,7 @@ var imports = map[string][]string{
 	"pkg/config":                 {"pkg/freezewindow", "pkg/schedule"},
 	"pkg/schedule":               {},
 	"pkg/selection":              {"pkg/inventory"},
+	"pkg/enrolment":              {"pkg/agent/protocol", "pkg/filelock"},
 	"pkg/statefile":              {"pkg/admission", "pkg/filelock", "pkg/freezewindow"},
 	"pkg/datamover":              {"internal/failpoint", "pkg/inventory"},
 	"pkg/store":                  {"internal/failpoint"},

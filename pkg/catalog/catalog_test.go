@@ -861,7 +861,7 @@ func (w *world) testNotes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(w.Keep(ctx, statefile.WaysNote, "b", json.RawMessage(`{}`)), w.Keep(ctx, statefile.AgentNote, "a", json.RawMessage(`{"x":1}`))); err != nil {
+	if err := errors.Join(w.Keep(ctx, statefile.WaysNote, "b", json.RawMessage(`{}`)), w.Keep(ctx, statefile.NoteKind("other"), "a", json.RawMessage(`{"x":1}`))); err != nil {
 		t.Fatal(err)
 	}
 	if text, err := w.Note(ctx, statefile.WaysNote, "a"); string(text) != `{"n":2}` || err != nil {

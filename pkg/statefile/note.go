@@ -13,8 +13,6 @@ type NoteKind string
 const (
 	// WaysNote is what is known of the ways into a guest, by the VM's instance UUID.
 	WaysNote NoteKind = "ways"
-	// AgentNote is a persistent agent that was enrolled, by the VM's instance UUID.
-	AgentNote NoteKind = "agent"
 )
 
 // Notes reads the notes of a kind, by their keys.

@@ -13,7 +13,7 @@ func TestNotes(t *testing.T) {
 		t.Errorf("Note of an unknown key = %s, %v", text, err)
 	}
 	err := errors.Join(s.Keep(ctx, WaysNote, "a", json.RawMessage(`{"n":1}`)), s.Keep(ctx, WaysNote, "a", json.RawMessage(`{"n":2}`)),
-		s.Keep(ctx, WaysNote, "b", json.RawMessage(`{}`)), s.Keep(ctx, AgentNote, "a", json.RawMessage(`{"x":1}`)), s.Keep(ctx, WaysNote, "b", nil))
+		s.Keep(ctx, WaysNote, "b", json.RawMessage(`{}`)), s.Keep(ctx, NoteKind("other"), "a", json.RawMessage(`{"x":1}`)), s.Keep(ctx, WaysNote, "b", nil))
 	if err != nil {
 		t.Fatal(err)
 	}
