@@ -46,6 +46,9 @@ var accounts = []double.Account{
 	{Domain: "CORP", Name: "backup", Password: "zweites-Kennwort-ß€"},
 }
 
+// startLimit bounds how long a test waits for its command to have begun.
+const startLimit = 20 * time.Second
+
 // process runs a command line as a program of this machine, with no shell in between that would outlive it.
 func process(ctx context.Context, line string) *exec.Cmd {
 	return exec.CommandContext(ctx, "/bin/sh", "-c", "exec "+line)
@@ -100,8 +103,16 @@ func announced(t *testing.T) (command string, started func()) {
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	f, err := os.OpenFile(pipe, os.O_RDWR, 0) // both ways, so that it does not wait for the other side
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if err := f.SetReadDeadline(time.Now().Add(startLimit)); err != nil {
+		t.Fatal(err)
+	}
 	return script(t, "echo >"+pipe+"; exec sleep 60"), func() {
-		if _, err := os.ReadFile(pipe); err != nil { // it ends when the script has written
+		if _, err := f.Read(make([]byte, 1)); err != nil {
 			t.Error(err)
 		}
 	}
