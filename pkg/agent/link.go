@@ -25,6 +25,7 @@ type link struct {
 	conn    net.Conn
 	out     chan []byte
 	adopted chan bool
+	by      protocol.Fingerprint // the certificate that the peer has shown, zero without TLS
 }
 
 // accept lets at most maxStrangers connections prove themselves at a time.
@@ -60,6 +61,9 @@ func (a *Agent) meet(ctx context.Context, id int, conn net.Conn, known func()) {
 	}
 	hello.Link = id
 	k := &link{id: id, conn: conn, out: make(chan []byte, 64), adopted: make(chan bool, 1)}
+	if t, ok := conn.(*tls.Conn); ok {
+		k.by = protocol.ProvedBy(t.ConnectionState())
+	}
 	a.post(0, linkMet{k, hello})
 	select {
 	case ok := <-k.adopted:
@@ -124,6 +128,9 @@ func (a *Agent) greet(ctx context.Context, conn net.Conn) (Hello, error) {
 		if a.o.Uptime != nil {
 			hello.Uptime = a.o.Uptime()
 		}
+		if a.o.Leaked != nil {
+			hello.Leaked = a.o.Leaked()
+		}
 	}
 	return hello, conn.SetDeadline(time.Time{})
 }
@@ -139,6 +146,17 @@ func (a *Agent) adopt(id int) {
 	a.present = k
 	a.group.Go(func() { a.write(k) })
 	k.adopted <- true
+	if a.o.Keeper != nil && a.state.Name == Idle { // a resumed session may be frozen
+		proved := func() {
+			if err := a.o.Keeper.Proved(k.by); err != nil {
+				a.ring.note(time.Since(a.start), err)
+			}
+		}
+		select {
+		case a.calls <- proved:
+		default: // one who comes again and again; the next session says it too
+		}
+	}
 }
 
 // refuse ends a new connection with a last word.

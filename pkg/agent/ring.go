@@ -68,6 +68,11 @@ func describe(what any) string {
 			return "close ended: " + e.Err.Error()
 		}
 		return "close ended"
+	case PinKept:
+		if e.Err != nil {
+			return "renewal ended: " + e.Err.Error()
+		}
+		return "renewal ended"
 	case ThawEnded:
 		return "thaw ended"
 	case HookEnded:

@@ -24,6 +24,12 @@ type Options struct {
 	Hooks Hooks
 	// Idle is how long the agent waits for an authenticated peer; 0 means 60 s.
 	Idle time.Duration
+	// Keeper makes the agent a persistent one, which serves another session after this one; nil for one that leaves.
+	Keeper Keeper
+	// Leaked counts the sessions with writers that never got their end; nil for none.
+	Leaked func() int
+	// Notes are what went wrong before Serve and hinders nothing; they are told in the trace.
+	Notes []error
 }
 
 // Agent serves one orchestrator: it prepares, freezes and thaws as it is told, and thaws by itself when nobody tells.
@@ -48,6 +54,7 @@ type Agent struct {
 	ring      ring
 	gap       gap
 	gc        int
+	before    *Agent // of the session before; nil after Serve has begun
 }
 
 type timed struct {
@@ -59,6 +66,27 @@ type timed struct {
 // New makes an Agent; it does nothing before Serve.
 func New(o Options) *Agent {
 	return &Agent{o: o, events: make(chan timed, ringEntries), gone: make(chan struct{}), met: map[int]*link{}, calls: make(chan func(), 16)}
+}
+
+// Next makes the Agent for the session after that of a, whose Serve has ended. What bounds an impersonator outlasts a session:
+// the highest epoch, the ids that must not freeze again, and the freezes of the last hour.
+func (a *Agent) Next() *Agent {
+	next := New(a.o)
+	next.before = a
+	return next
+}
+
+// inherit takes over what outlasts a session; times are since the start of each Agent.
+func (a *Agent) inherit() {
+	if a.before == nil {
+		return
+	}
+	earlier := a.before.state
+	a.state.Epoch, a.state.Used = earlier.Epoch, earlier.Used
+	for _, t := range earlier.GoTimes {
+		a.state.GoTimes = append(a.state.GoTimes, a.before.start.Add(t).Sub(a.start))
+	}
+	a.before = nil
 }
 
 // Serve accepts connections of l, which must already demand the one peer's certificate (protocol.ServerTLS), and serves
@@ -75,8 +103,12 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 	})
 	var commands []Command
 	a.state, commands = Start(Self{
-		a.o.Version, a.o.ExeSHA256, a.o.VMUUID, a.o.BootID, a.o.OS, a.o.Hooks != nil, a.settler() != nil,
+		a.o.Version, a.o.ExeSHA256, a.o.VMUUID, a.o.BootID, a.o.OS, a.o.Hooks != nil, a.settler() != nil, a.o.Keeper != nil,
 	}, a.o.Idle)
+	a.inherit()
+	for _, note := range a.o.Notes {
+		a.ring.note(0, note)
+	}
 	a.do(detached, commands)
 	stop := ctx.Done()
 	timer := time.NewTimer(0)
@@ -170,6 +202,11 @@ func (a *Agent) do(ctx context.Context, commands []Command) {
 			a.left = true
 		case Prepare, Freeze, Thaw, Finish, Settle, Complete:
 			a.call(ctx, c)
+		case KeepPin:
+			a.calls <- func() { // before any Prepare that comes later, so that nothing is held meanwhile
+				own, err := a.o.Keeper.Renew(c.Renewal)
+				a.post(0, PinKept{c.Re, own, err})
+			}
 		case RunHooks:
 			a.group.Go(func() {
 				outcome := a.o.Hooks.Run(ctx, c.HookRequest, func() { a.post(0, HoldStarted{}) })

@@ -105,6 +105,9 @@ type State struct {
 	// Stopping is true when the process was asked to end; Ending when the session's end was answered.
 	Stopping, Ending bool
 
+	// Renewing is true while the Keeper keeps what a PIN asked for.
+	Renewing bool
+
 	hook   hooking
 	settle settling
 
@@ -117,8 +120,8 @@ type State struct {
 type Self struct {
 	Version, ExeSHA256, VMUUID, BootID string
 	OS                                 protocol.OS
-	// Hooks says whether hooks are looked for, Settles whether the freezer is a Settler.
-	Hooks, Settles bool
+	// Hooks says whether hooks are looked for, Settles whether the freezer is a Settler, Persistent whether there is a Keeper.
+	Hooks, Settles, Persistent bool
 }
 
 // Event is what can happen to the agent. The types below are all there are.
@@ -131,6 +134,8 @@ type (
 		M       *protocol.Hello
 		Volumes []protocol.Volume
 		Uptime  time.Duration
+		// Leaked counts the sessions with writers that never got their end.
+		Leaked int
 	}
 	// Msg is any other frame of the present connection; M is an Envelope when the word is unknown.
 	Msg struct{ M protocol.Message }
@@ -168,6 +173,12 @@ type (
 	}
 	// HooksReleased says that no hook of prepare or pre-freeze lives any more.
 	HooksReleased struct{ Results []protocol.Hook }
+	// PinKept says how Renew went; Re is the word that asked for it.
+	PinKept struct {
+		Re  uint64
+		Own Own
+		Err error
+	}
 	// Fired says that a timer fired.
 	Fired struct{ Timer Timer }
 	// LinkLost says that the present connection ended.
@@ -194,6 +205,7 @@ func (ServiceStop) event()   {}
 
 func (SettledEvent) event()   {}
 func (CompletedEvent) event() {}
+func (PinKept) event()        {}
 func (ClosedEvent) event()    {}
 
 // Command is what the reducer asks of its driver. The types below are all there are.
@@ -219,6 +231,11 @@ type (
 	// RunHooks and EndHooks call Hooks; By is since the agent's start.
 	RunHooks struct{ HookRequest }
 	EndHooks struct{ By time.Duration }
+	// KeepPin calls the Keeper.
+	KeepPin struct {
+		Re      uint64
+		Renewal Renewal
+	}
 	// SetTimer arms a timer for a time since the agent's start, in place of an earlier one of that name.
 	SetTimer struct {
 		Timer Timer
@@ -241,6 +258,7 @@ func (Settle) command()    {}
 func (Complete) command()  {}
 func (RunHooks) command()  {}
 func (EndHooks) command()  {}
+func (KeepPin) command()   {}
 func (SetTimer) command()  {}
 func (StopTimer) command() {}
 func (Leave) command()     {}

@@ -63,6 +63,8 @@ func step(s State, at time.Duration, e Event) (State, []Command) {
 		return hookEnded(s, at, e)
 	case HooksReleased:
 		return hooksReleased(s, at, e)
+	case PinKept:
+		return pinKept(s, e)
 	case Fired:
 		return fired(s, at, e.Timer)
 	case LinkLost:
@@ -115,7 +117,7 @@ func hello(s State, at time.Duration, e Hello) (State, []Command) {
 		AgentVersion: s.Self.Version, ExeSHA256: s.Self.ExeSHA256, OS: s.Self.OS, VMUUID: s.Self.VMUUID,
 		UptimeUS: e.Uptime.Microseconds(), BootID: s.Self.BootID, State: string(s.Name), StateSession: s.Session,
 		Limits:  protocol.Limits{HoldMS: Hold.Milliseconds(), DeadmanMS: Deadman.Milliseconds(), IODeadmanMS: IODeadman.Milliseconds()},
-		Volumes: volumes, Conflicts: []string{},
+		Volumes: volumes, Conflicts: []string{}, LeakedSessions: e.Leaked, Persistent: s.Self.Persistent,
 	}
 	answer.T, answer.Re = protocol.WordHello, e.M.Q
 	cmds := []Command{Adopt{e.Link}, Send{answer}, StopTimer{TimerIdle}}
@@ -163,6 +165,8 @@ func message(s State, at time.Duration, m protocol.Message) (State, []Command) {
 		s, cmds = complete(s, at, m)
 	case *protocol.Abort:
 		s, cmds = abort(s, at, m)
+	case *protocol.Pin:
+		s, cmds = pin(s, m)
 	default:
 		s.Dropped++
 		cmds = []Command{s.refusal(h, "SF3704", false, "word %q is not known here", h.T)}

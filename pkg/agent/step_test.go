@@ -46,7 +46,7 @@ func word(q uint64, m protocol.Message) agent.Event {
 	h.T = map[string]protocol.Word{
 		"*protocol.Arm": protocol.WordArm, "*protocol.Go": protocol.WordGo, "*protocol.Thaw": protocol.WordThaw,
 		"*protocol.Heartbeat": protocol.WordHeartbeat, "*protocol.Complete": protocol.WordComplete, "*protocol.Abort": protocol.WordAbort,
-		"*protocol.Hello": protocol.WordHello, "*protocol.Envelope": "SLEEP",
+		"*protocol.Hello": protocol.WordHello, "*protocol.Pin": protocol.WordPin, "*protocol.Envelope": "SLEEP",
 	}[fmt.Sprintf("%T", m)]
 	return agent.Msg{M: m}
 }

@@ -44,14 +44,17 @@ const (
 type Peer struct {
 	// Dial opens a plain connection to the agent.
 	Dial func(ctx context.Context) (net.Conn, error)
-	// Own is our certificate, Fingerprint the agent's.
-	Own         tls.Certificate
-	Fingerprint protocol.Fingerprint
+	// Own is our certificate, Fingerprint the agent's, Next the one that a persistent agent has announced; zero for none.
+	Own               tls.Certificate
+	Fingerprint, Next protocol.Fingerprint
 	// Deployment is the TLS server name; VMUUID and SHA256 are what the agent must say of itself.
 	Deployment, VMUUID string
 	SHA256             [32]byte
-	Run                string
-	Epoch              uint64
+	// AnyProgram lets in a persistent agent whose program is not the one of SHA256: it was not pushed by us, so its
+	// certificate alone proves it.
+	AnyProgram bool
+	Run        string
+	Epoch      uint64
 }
 
 // Session is one session with one agent. It satisfies freezewindow.Guest. One goroutine at a time calls Arm, Complete,
@@ -61,6 +64,8 @@ type Session struct {
 	id   string
 	// Hello is how the agent introduced itself.
 	Hello *protocol.HelloAnswer
+	// Proved is the certificate that the agent has shown on the last connection: Peer.Fingerprint or Peer.Next.
+	Proved protocol.Fingerprint
 
 	// lock guards the connection and the sequences. It is a channel because it is held while a word is written.
 	lock     chan struct{}
@@ -110,7 +115,7 @@ func (s *Session) connect(ctx context.Context, resume bool) error {
 		return &Error{SF: "SF3701", Op: "connect to the agent", Err: err, gone: s.refused >= refusalsGone}
 	}
 	s.refused = 0
-	conn := tls.Client(plain, protocol.ClientTLS(s.peer.Own, s.peer.Fingerprint, s.peer.Deployment))
+	conn := tls.Client(plain, protocol.ClientTLS(s.peer.Own, s.peer.Fingerprint, s.peer.Deployment, s.peer.Next))
 	if err := conn.HandshakeContext(dialing); err != nil {
 		sf := "SF3701"
 		if errors.Is(err, protocol.ErrFingerprint) {
@@ -125,6 +130,7 @@ func (s *Session) connect(ctx context.Context, resume bool) error {
 	if !resume {
 		s.Hello = answer
 	}
+	s.Proved = protocol.ProvedBy(conn.ConnectionState())
 	return nil
 }
 
@@ -188,7 +194,7 @@ func (s *Session) check(m *protocol.HelloAnswer, nonce string, resume bool) erro
 		return fmt.Errorf("it answered for session %q", m.S)
 	case !protocol.SameUUID(m.VMUUID, s.peer.VMUUID):
 		return fmt.Errorf("it runs in a VM with uuid %q, not in %q", m.VMUUID, s.peer.VMUUID)
-	case m.ExeSHA256 != hex.EncodeToString(s.peer.SHA256[:]):
+	case !s.peer.AnyProgram && m.ExeSHA256 != hex.EncodeToString(s.peer.SHA256[:]):
 		return fmt.Errorf("its program has the SHA-256 %s, not that of the one we pushed", m.ExeSHA256)
 	case resume && s.Hello != nil && m.BootID != s.Hello.BootID:
 		return errors.New("the guest was rebooted")

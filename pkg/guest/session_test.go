@@ -78,8 +78,8 @@ func (a *scripted) dial(context.Context) (net.Conn, error) {
 
 // serve reads one connection to its end.
 func (a *scripted) serve(plain net.Conn) {
-	w := &wire{Conn: tls.Server(plain, protocol.ServerTLS(a.own, a.peerPin))}
 	a.mu.Lock()
+	w := &wire{Conn: tls.Server(plain, protocol.ServerTLS(a.own, a.peerPin))}
 	w.q = a.said // an agent counts its words through the session, not anew on each connection
 	a.wires = append(a.wires, w)
 	a.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -87,15 +88,17 @@ func words() (forAgent, forOrchestrator []protocol.Message) {
 		&protocol.Heartbeat{Envelope: e(protocol.WordHeartbeat)},
 		&protocol.Complete{Envelope: e(protocol.WordComplete), OK: "all", Components: []string{}},
 		&protocol.Abort{Envelope: e(protocol.WordAbort), Reason: "because"},
+		&protocol.Pin{Envelope: e(protocol.WordPin), Next: strings.Repeat("ab", 32), Confirmed: strings.Repeat("cd", 32)},
 	}
 	forOrchestrator = []protocol.Message{
-		&protocol.HelloAnswer{Envelope: e(protocol.WordHello), NonceEcho: "n", OS: protocol.OS{Family: "linux"}, Volumes: []protocol.Volume{{ID: "8:1", Mounts: []string{"/"}}}},
+		&protocol.HelloAnswer{Envelope: e(protocol.WordHello), NonceEcho: "n", OS: protocol.OS{Family: "linux"}, Persistent: true, Volumes: []protocol.Volume{{ID: "8:1", Mounts: []string{"/"}}}},
 		&protocol.Ready{Envelope: e(protocol.WordReady), Mode: "fs", PhasesUS: map[string]int64{"prepare": 5}, ReadyLeftMS: 60000},
 		&protocol.Frozen{Envelope: e(protocol.WordFrozen), Go: 7, Mode: "fs", HoldUS: 1, SinceGoUS: 2, LeftUS: 3, Flush: "full"},
 		&protocol.Thawed{Envelope: e(protocol.WordThawed), Go: 7, Final: true, WasHeld: true, ThawResults: []protocol.ThawResult{{Mount: "/", OK: true}}},
 		&protocol.Heartbeat{Envelope: e(protocol.WordHeartbeat), State: "FROZEN", HoldUS: 5, LeftUS: 6},
 		&protocol.CompleteAnswer{Envelope: e(protocol.WordComplete), Result: "ok", Closed: true},
 		&protocol.Abort{Envelope: e(protocol.WordAbort), Was: "READY", Closed: true},
+		&protocol.PinAnswer{Envelope: e(protocol.WordPin), Fingerprint: strings.Repeat("ab", 32), Next: strings.Repeat("cd", 32)},
 		&protocol.Error{Envelope: e(protocol.WordError), Code: "SF4008", Fatal: true, Text: "busy", Writer: &protocol.Writer{Name: "w"}},
 	}
 	return forAgent, forOrchestrator

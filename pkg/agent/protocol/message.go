@@ -13,7 +13,7 @@ import (
 // Word is the kind of a message, the field t of every frame.
 type Word string
 
-// The words. Hello, Heartbeat, Complete and Abort travel both ways; which fields they have depends on the direction.
+// The words. Hello, Heartbeat, Complete, Abort and Pin travel both ways; which fields they have depends on the direction.
 const (
 	WordHello     Word = "HELLO"
 	WordArm       Word = "ARM"
@@ -25,6 +25,7 @@ const (
 	WordHeartbeat Word = "HEARTBEAT"
 	WordComplete  Word = "COMPLETE"
 	WordAbort     Word = "ABORT"
+	WordPin       Word = "PIN"
 	WordError     Word = "ERROR"
 )
 
@@ -85,6 +86,9 @@ type HelloAnswer struct {
 	Conflicts    []string `json:"conflicts"`
 	// LeakedSessions counts writer sessions of ours that never got their end (Windows), 0 elsewhere.
 	LeakedSessions int `json:"leaked_sessions"`
+	// Persistent says that the agent stays when the session is over, and knows the word PIN. Agents that have not heard of
+	// this field leave it out.
+	Persistent bool `json:"persistent"`
 }
 
 // OS names the guest's system.
@@ -357,6 +361,25 @@ type Abort struct {
 	Closed bool   `json:"closed,omitempty"`
 }
 
+// Pin renews what both sides of a persistent agent know each other by (orchestrator to agent). Fingerprints are 64
+// hexadecimal digits; either may be left out.
+type Pin struct {
+	Envelope
+	// Next is the orchestrator's next certificate, which the agent lets in beside the present one from its answer on.
+	Next string `json:"next,omitempty"`
+	// Confirmed is the agent's own next certificate, which it serves from its answer on.
+	Confirmed string `json:"confirmed,omitempty"`
+}
+
+// PinAnswer says what is kept now, durably (agent to orchestrator).
+type PinAnswer struct {
+	Envelope
+	// Fingerprint is of the certificate that the agent serves.
+	Fingerprint string `json:"fingerprint"`
+	// Next is of the one that it will serve once it is confirmed; empty for none.
+	Next string `json:"next"`
+}
+
 // Error is the agent's no.
 type Error struct {
 	Envelope
@@ -385,6 +408,7 @@ func DecodeForAgent(body []byte) (Message, error) {
 		WordHeartbeat: func() Message { return new(Heartbeat) },
 		WordComplete:  func() Message { return new(Complete) },
 		WordAbort:     func() Message { return new(Abort) },
+		WordPin:       func() Message { return new(Pin) },
 	})
 }
 
@@ -398,6 +422,7 @@ func DecodeForOrchestrator(body []byte) (Message, error) {
 		WordHeartbeat: func() Message { return new(Heartbeat) },
 		WordComplete:  func() Message { return new(CompleteAnswer) },
 		WordAbort:     func() Message { return new(Abort) },
+		WordPin:       func() Message { return new(PinAnswer) },
 		WordError:     func() Message { return new(Error) },
 	})
 }

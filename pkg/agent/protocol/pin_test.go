@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -93,6 +94,18 @@ func TestPins(t *testing.T) {
 		"the orchestrator expects nobody": {
 			server: protocol.ServerTLS(agent.cert, peer.pin), client: protocol.ClientTLS(peer.cert, zero, "d"), pin: true,
 		},
+		"the agent lets in two, the peer is the second": {
+			server: protocol.ServerTLS(agent.cert, stranger.pin, peer.pin), client: protocol.ClientTLS(peer.cert, agent.pin, "d"), ok: true,
+		},
+		"the agent lets in nobody at all": {
+			server: protocol.ServerTLS(agent.cert), client: protocol.ClientTLS(peer.cert, agent.pin, "d"), pin: true,
+		},
+		"the second of two is nobody": {
+			server: protocol.ServerTLS(agent.cert, stranger.pin, zero), client: protocol.ClientTLS(peer.cert, agent.pin, "d"), pin: true,
+		},
+		"the agent serves its next certificate": {
+			server: protocol.ServerTLS(agent.cert, peer.pin), client: protocol.ClientTLS(peer.cert, stranger.pin, "d", agent.pin), ok: true,
+		},
 		"the client has no certificate": {
 			server: protocol.ServerTLS(agent.cert, peer.pin),
 			client: change(protocol.ClientTLS(peer.cert, agent.pin, "d"), func(c *tls.Config) { c.Certificates = nil }),
@@ -129,6 +142,30 @@ func TestPins(t *testing.T) {
 			}
 			if got := errors.Is(serverErr, protocol.ErrFingerprint) || errors.Is(clientErr, protocol.ErrFingerprint); got != c.pin {
 				t.Errorf("server: %v, client: %v, want ErrFingerprint: %t", serverErr, clientErr, c.pin)
+			}
+		})
+	}
+}
+
+func TestFingerprintText(t *testing.T) {
+	pin := newIdentity(t).pin
+	for name, c := range map[string]struct {
+		text string
+		want protocol.Fingerprint
+		bad  bool
+	}{
+		"its own form":   {text: pin.String(), want: pin},
+		"upper case":     {text: strings.ToUpper(pin.String()), want: pin},
+		"none":           {},
+		"zeros":          {text: strings.Repeat("0", 64), bad: true},
+		"too short":      {text: pin.String()[2:], bad: true},
+		"too long":       {text: pin.String() + "00", bad: true},
+		"not hex":        {text: strings.Repeat("x", 64), bad: true},
+		"with a newline": {text: pin.String() + "\n", bad: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got, err := protocol.ParseFingerprint(c.text); got != c.want || (err != nil) != c.bad {
+				t.Errorf("ParseFingerprint(%q) = %v, %v, want %v", c.text, got, err, c.want)
 			}
 		})
 	}
