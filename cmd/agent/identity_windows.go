@@ -1,30 +1,17 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/sha256"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/windows"
-
-	"github.com/stillframe/stillframe/pkg/agent/protocol"
 )
 
-const (
-	// persistentLife is how long the identity of a persistent agent lasts. Both sides check the fingerprint, not the time.
-	persistentLife = 10 * 365 * 24 * time.Hour
-	keyBytes       = 32
-	// onlySystem lets SYSTEM and Administrators use a file, and nobody else: it inherits nothing.
-	onlySystem = "O:BAG:BAD:P(A;;FA;;;SY)(A;;FA;;;BA)"
-)
+// onlySystem lets SYSTEM and Administrators use a file, and nobody else: it inherits nothing.
+const onlySystem = "O:BAG:BAD:P(A;;FA;;;SY)(A;;FA;;;BA)"
 
 // persistentDir is where a persistent agent keeps what is its own. Ordinary users may not create anything in it or above
 // it, which %ProgramData% would let them.
@@ -36,39 +23,8 @@ func persistentDir() (string, error) {
 	return filepath.Join(root, "Stillframe", "persistent"), nil
 }
 
-// storedIdentity loads the identity of a persistent agent, and makes it where there is none. The file holds the
-// private scalar of P-256, 32 bytes, and the certificate in DER.
-func storedIdentity(dir string) (tls.Certificate, protocol.Fingerprint, error) {
-	path := filepath.Join(dir, "identity")
-	raw, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return makeIdentity(path)
-	}
-	if err != nil {
-		return tls.Certificate{}, protocol.Fingerprint{}, fmt.Errorf("read the agent's identity: %w", err)
-	}
-	key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), raw[:min(len(raw), keyBytes)])
-	if err != nil {
-		return tls.Certificate{}, protocol.Fingerprint{}, fmt.Errorf("read the agent's identity: %s is damaged: %w", path, err)
-	}
-	der := raw[keyBytes:]
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, sha256.Sum256(der), nil
-}
-
-func makeIdentity(path string) (tls.Certificate, protocol.Fingerprint, error) {
-	own, fingerprint, err := protocol.NewIdentity(persistentLife)
-	if err != nil {
-		return own, fingerprint, err
-	}
-	key, err := own.PrivateKey.(*ecdsa.PrivateKey).Bytes()
-	if err == nil {
-		err = writeSecret(path, append(key, own.Certificate[0]...))
-	}
-	if err != nil {
-		return own, fingerprint, fmt.Errorf("keep the agent's identity: %w", err)
-	}
-	return own, fingerprint, nil
-}
+// makeHome makes the folder; its files have access rights of their own.
+func makeHome(dir string) error { return os.MkdirAll(dir, 0o700) }
 
 // writeSecret makes a file that only SYSTEM and Administrators can read, from its first moment on.
 func writeSecret(path string, content []byte) error {
@@ -87,5 +43,21 @@ func writeSecret(path string, content []byte) error {
 	}
 	file := os.NewFile(uintptr(handle), path)
 	_, err = file.Write(content)
-	return errors.Join(err, file.Close())
+	return errors.Join(err, file.Sync(), file.Close())
+}
+
+// rename is durable when it returns: MOVEFILE_WRITE_THROUGH (winbase.h).
+func rename(from, to string) error {
+	one, err := windows.UTF16PtrFromString(from)
+	if err != nil {
+		return err
+	}
+	two, err := windows.UTF16PtrFromString(to)
+	if err != nil {
+		return err
+	}
+	if err := windows.MoveFileEx(one, two, windows.MOVEFILE_REPLACE_EXISTING|windows.MOVEFILE_WRITE_THROUGH); err != nil {
+		return fmt.Errorf("rename %s: %w", from, err)
+	}
+	return nil
 }

@@ -13,17 +13,16 @@ import (
 	"golang.org/x/sys/windows/svc/mgr"
 )
 
-// A persistent agent is its own deployment, started with Windows.
-const (
-	persistent     = "persistent"
-	persistentFlag = "--persistent"
-	readyLimit     = 30 * time.Second
-)
+// persistentFlag follows serviceFlag on the command line of the persistent agent's service.
+const persistentFlag = "--persistent"
+
+// readyLimit is how long a service that was started may take to say how its start went.
+const readyLimit = 30 * time.Second
 
 // persistentArgs gives the flags that `run` would have.
 func persistentArgs(args []string) ([]string, error) {
 	dir, err := persistentDir()
-	return append(args, "--deployment", persistent, "--ready-file", filepath.Join(dir, "ready")), err
+	return append(args, "--deployment", persistent, "--ready-file", filepath.Join(dir, readyFileName)), err
 }
 
 // runInstall makes this executable, where it lies, the persistent agent of one orchestrator, and prints what the agent
@@ -56,12 +55,12 @@ func install(args []string) (line string, err error) {
 	if err != nil {
 		return "", err
 	}
-	name, ready := servicePrefix+persistent, readyFile{filepath.Join(dir, "ready")}
+	name, ready := servicePrefix+persistent, readyFile{filepath.Join(dir, readyFileName)}
 	err = withServices(func(m *mgr.Mgr) error {
 		if err := endService(m, name); err != nil {
 			return err
 		}
-		if err := errors.Join(os.MkdirAll(dir, 0o700), ready.remove()); err != nil {
+		if err := errors.Join(makeHome(dir), ready.remove()); err != nil {
 			return err
 		}
 		s, err := installService(m, name, exe, mgr.StartAutomatic, serviceWords(append([]string{persistentFlag}, args...))...)
@@ -88,12 +87,13 @@ func runUninstall(args []string, _, stderr io.Writer) int {
 			return errors.Join(endService(m, servicePrefix+persistent), removeRegistration(m, exe))
 		})
 	}
-	for _, path := range []string{filepath.Join(dir, "identity"), filepath.Join(dir, "ready"), dir, filepath.Dir(dir)} {
-		if err == nil {
-			err = os.Remove(path)
-		}
-		if errors.Is(err, os.ErrNotExist) || (path == filepath.Dir(dir) && errors.Is(err, windows.ERROR_DIR_NOT_EMPTY)) {
-			err = nil // the folder above may hold pushed agents
+	if err == nil {
+		err = removeHome(dir)
+	}
+	if err == nil { // the folder above may hold pushed agents
+		err = os.Remove(filepath.Dir(dir))
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, windows.ERROR_DIR_NOT_EMPTY) {
+			err = nil
 		}
 	}
 	if err != nil {

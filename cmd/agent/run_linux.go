@@ -24,6 +24,12 @@ const usage = `usage: stillframe-agent COMMAND
 
   run --peer HEX64 --deployment ID --port N --ready-file PATH [--only-mount DIR]...
           serve one orchestrator, then leave
+  serve [--peer HEX64] [--port N] [--only-mount DIR]...
+          serve one orchestrator, session after session, until it is stopped
+  install --peer HEX64 [--port N] [--only-mount DIR]...
+          have systemd start serve, now and with the system; prints READY
+  uninstall
+          remove all that install and serve made
   thaw    release what a dead agent left frozen
   version print the version
 
@@ -31,7 +37,10 @@ The commands watchdog and hook-watchdog are started by run only.
 `
 
 func commands() map[string]command {
-	return map[string]command{"run": runAgent, "watchdog": runWatchdog, hook.Command: runHookWatchdog, "thaw": runThaw}
+	return map[string]command{
+		"run": runAgent, "watchdog": runWatchdog, hook.Command: runHookWatchdog, "thaw": runThaw,
+		"serve": runServe, "install": runInstall, "uninstall": runUninstall,
+	}
 }
 
 // begin has nothing to do before the command.
@@ -117,8 +126,26 @@ func runAgent(args []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// start does everything up to READY: it thaws what a dead agent left, runs the hooks that it owes, and listens.
+// start does everything up to READY.
 func start(ctx context.Context, s settings, stderr io.Writer) (*agent.Agent, net.Listener, string, error) {
+	options, err := prepareToServe(ctx, s, stderr)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	own, fingerprint, err := protocol.NewIdentity(identityLife)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	seams := currentSeams()
+	l, port, err := listen(seams.listenHost, s.port, protocol.ServerTLS(own, s.peer))
+	if err != nil {
+		return nil, nil, "", err
+	}
+	return agent.New(options), masked(seams, l), readyLine(fingerprint, port), nil
+}
+
+// prepareToServe thaws what a dead agent left, runs the hooks that it owes, and gives what a session needs.
+func prepareToServe(ctx context.Context, s settings, stderr io.Writer) (agent.Options, error) {
 	seams := currentSeams()
 	_, err := fsfreeze.ThawListed(ctx, seams.runDir)
 	if err == nil {
@@ -126,25 +153,17 @@ func start(ctx context.Context, s settings, stderr io.Writer) (*agent.Agent, net
 			say(stderr, exitOK, fmt.Sprintf("note: %v\n", err))
 		}
 	} else if !errors.Is(err, fsfreeze.ErrHeldByAnother) {
-		return nil, nil, "", err
-	}
-	own, fingerprint, err := protocol.NewIdentity(identityLife)
-	if err != nil {
-		return nil, nil, "", err
+		return agent.Options{}, err
 	}
 	options, err := guest(seams)
 	if err != nil {
-		return nil, nil, "", err
+		return agent.Options{}, err
 	}
 	options.Freezer = newFreezer(seams, s.onlyMount)
 	if seams.hooksDir != "" {
 		options.Hooks = hook.New(hook.Options{Dir: seams.hooksDir, Owner: seams.hooksOwner, RunDir: seams.runDir})
 	}
-	l, port, err := listen(seams.listenHost, s.port, protocol.ServerTLS(own, s.peer))
-	if err != nil {
-		return nil, nil, "", err
-	}
-	return agent.New(options), masked(seams, l), readyLine(fingerprint, port), nil
+	return options, nil
 }
 
 // addressInUse is what a port that somebody else has is reported with.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"path/filepath"
@@ -22,6 +23,9 @@ import (
 //   - STILLFRAME_LAB_ONLY_MOUNT: colon-separated allow-list; without any allow-list a lab build freezes nothing, so that
 //     the machine that runs the lab is never frozen.
 //   - STILLFRAME_LAB_RUN_DIR: in place of /run/stillframe.
+//   - STILLFRAME_LAB_HOME: in place of /var/lib/stillframe/agent/persistent.
+//   - STILLFRAME_LAB_SYSTEMD: a folder with the folder units and a program systemctl, in place of the machine's; empty for a
+//     machine on which systemd does not run.
 //   - STILLFRAME_LAB_FREEZER: unix:/path of a scripted freezer, in place of real file systems.
 //   - STILLFRAME_LAB_HOOKS_DIR: in place of /etc/stillframe/hooks.d, and its hooks may belong to the lab's own user; empty
 //     for no hooks, whatever lies in /etc.
@@ -35,6 +39,7 @@ import (
 func currentSeams() seams {
 	s := seams{
 		runDir:     "/run/stillframe",
+		homeDir:    cmp.Or(os.Getenv("STILLFRAME_LAB_HOME"), defaultHome),
 		vmUUID:     strings.ToLower(os.Getenv("STILLFRAME_LAB_VM_UUID")),
 		listenHost: os.Getenv("STILLFRAME_LAB_LISTEN_HOST"),
 		freezer:    os.Getenv("STILLFRAME_LAB_FREEZER"),
@@ -44,6 +49,9 @@ func currentSeams() seams {
 		lie:        os.Getenv("STILLFRAME_LAB_LIE"),
 		toGuest:    os.Getenv("STILLFRAME_LAB_FRAMES_TO_GUEST"),
 		fromGuest:  os.Getenv("STILLFRAME_LAB_FRAMES_FROM_GUEST"),
+	}
+	if dir := os.Getenv("STILLFRAME_LAB_SYSTEMD"); dir != "" {
+		s.systemd = systemd{booted: dir, units: filepath.Join(dir, "units"), systemctl: filepath.Join(dir, "systemctl")}
 	}
 	if prepare, err := time.ParseDuration(os.Getenv("STILLFRAME_LAB_PREPARE")); err == nil {
 		s.prepare = prepare

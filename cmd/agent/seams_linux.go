@@ -5,6 +5,8 @@ import "time"
 // seams are the places where a build tagged lab differs from the product.
 type seams struct {
 	runDir     string        // where the list of armed mounts lies
+	homeDir    string        // of a persistent agent
+	systemd    systemd       // where units are kept, and who is told
 	vmUUID     string        // empty: the one of the firmware
 	listenHost string        // empty: all addresses
 	idle       time.Duration // 0: the agent's own

@@ -11,7 +11,9 @@ import (
 
 // currentSeams gives the product's values; nothing in the environment changes them.
 func currentSeams() seams {
-	return seams{runDir: "/run/stillframe", allMounts: true, hooksDir: "/etc/stillframe/hooks.d"}
+	return seams{
+		runDir: "/run/stillframe", homeDir: defaultHome, systemd: systemOfUnits, allMounts: true, hooksDir: "/etc/stillframe/hooks.d",
+	}
 }
 
 // masked is the listener itself: only agents of the lab lie.

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/windows"
 	"golang.org/x/sys/windows/svc/mgr"
@@ -19,9 +18,6 @@ import (
 
 // addressInUse is what a port that somebody else has is reported with.
 const addressInUse = windows.WSAEADDRINUSE
-
-// foreverIdle is how long a persistent agent waits for its orchestrator.
-const foreverIdle = 10 * 365 * 24 * time.Hour
 
 // serve is the whole life of the agent in its service: it removes what dead agents left, serves one orchestrator, and
 // removes every trace of itself but its folder, which the one who made it removes. One that stays serves session after
@@ -72,15 +68,24 @@ func prepareAndServe(ctx context.Context, s settings, name string, stays bool) (
 	if err := ready.write(readyLine(a.fingerprint, port) + " " + strconv.Itoa(os.Getpid())); err != nil {
 		return false, errors.Join(err, listener.Close())
 	}
-	for a.port = port; ; {
-		servant := agent.New(a.options)
-		err := servant.Serve(ctx, listener)
-		if err == nil && stays && ctx.Err() == nil {
+	a.port = port
+	held, err = a.serve(ctx, listener)
+	return held, errors.Join(err, ready.remove())
+}
+
+// serve serves one session, or session after session until ctx ends or one of them cannot be.
+func (a *servant) serve(ctx context.Context, listener net.Listener) (held bool, err error) {
+	for session := agent.New(a.options); ; session = session.Next() {
+		err := session.Serve(ctx, listener)
+		if err == nil && a.home != nil && ctx.Err() == nil {
 			if listener, _, err = a.listen(); err == nil {
 				continue
 			}
 		}
-		return servant.ReleasedByStop(), errors.Join(err, ready.remove())
+		if a.counted != nil {
+			err = errors.Join(err, a.counted.err)
+		}
+		return session.ReleasedByStop(), err
 	}
 }
 
@@ -91,6 +96,9 @@ type servant struct {
 	fingerprint protocol.Fingerprint
 	host        string
 	port        int
+	// home and counted are those of an agent that stays, nil for one that does not.
+	home    *home
+	counted *countedFreezer
 }
 
 func newServant(s settings, exe string, h *host, stays bool) (*servant, error) {
@@ -99,17 +107,32 @@ func newServant(s settings, exe string, h *host, stays bool) (*servant, error) {
 	if err != nil {
 		return nil, err
 	}
-	options.Freezer = newFreezer(seams, h)
-	var own tls.Certificate
-	a := servant{options: options, host: seams.listenHost, port: s.port}
+	freezer := newFreezer(seams, h)
+	options.Freezer = freezer
+	a := &servant{options: options, host: seams.listenHost, port: s.port}
 	if stays {
-		a.options.Idle = foreverIdle
-		own, a.fingerprint, err = storedIdentity(filepath.Dir(s.readyFile))
-	} else {
-		own, a.fingerprint, err = protocol.NewIdentity(identityLife)
+		return a, a.stay(s, freezer)
 	}
-	a.config = protocol.ServerTLS(own, s.peer)
-	return &a, err
+	own, fingerprint, err := protocol.NewIdentity(identityLife)
+	a.fingerprint, a.config = fingerprint, protocol.ServerTLS(own, s.peer)
+	return a, err
+}
+
+// stay makes it one that stays.
+func (a *servant) stay(s settings, freezer agent.Settler) error {
+	dir := filepath.Dir(s.readyFile)
+	home, err := openHome(dir, s.peer)
+	if err != nil {
+		return err
+	}
+	sessions, err := openWriterSessions(home.path(sessionsFile), a.options.BootID)
+	if err != nil {
+		return err
+	}
+	a.home, a.counted = home, &countedFreezer{Settler: freezer, sessions: sessions}
+	a.options.Idle, a.options.Keeper, a.options.Leaked, a.options.Freezer = foreverIdle, home, sessions.count, a.counted
+	a.config, a.fingerprint = home.tls(), home.fingerprint()
+	return nil
 }
 
 // listen opens the control port; the one of the first session is kept for the others.

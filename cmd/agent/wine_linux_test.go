@@ -181,11 +181,17 @@ func (s *session) next(want protocol.Word) protocol.Message {
 // frozen goes on to FROZEN.
 func (w *windows) frozen(s *session) {
 	w.t.Helper()
+	w.frozenAs(s, 7)
+}
+
+// frozenAs is frozen with an id of its own, for agents that serve several sessions.
+func (w *windows) frozenAs(s *session, id uint64) {
+	w.t.Helper()
 	ready := s.ask(&protocol.Arm{Mode: "writer", BackupType: "copy", Volumes: []string{`C:\`}}, protocol.WordArm, protocol.WordReady).(*protocol.Ready)
 	if len(ready.Volumes) != 1 || len(ready.Writers) == 0 {
 		w.t.Errorf("READY = %+v", ready)
 	}
-	s.ask(&protocol.Go{Go: 7, HoldMS: 15000}, protocol.WordGo, protocol.WordFrozen)
+	s.ask(&protocol.Go{Go: id, HoldMS: 15000}, protocol.WordGo, protocol.WordFrozen)
 }
 
 // endVSS ends the fake of VSS, as real VSS does by itself when it is idle. Wine tells servers apart by the number of their
@@ -252,6 +258,7 @@ func TestWindows(t *testing.T) {
 		{"thaw as a service", (*windows).thawService},
 		{"self-test", (*windows).selfTested},
 		{"persistent", (*windows).persistent},
+		{"persistent, renewed", (*windows).renewed},
 		{"leftovers", (*windows).leftovers},
 	} {
 		t.Run(part.name, func(t *testing.T) {
@@ -457,10 +464,10 @@ func (w *windows) persistent(own identityOf) {
 		w.t.Fatal(err)
 	}
 	copy(p.fingerprint[:], raw)
-	for range 2 { // session after session
+	for id := range uint64(2) { // session after session
 		s := w.greetedAtLast(p, own)
-		w.frozen(s)
-		s.ask(&protocol.Thaw{Go: 7, Reason: "snapshot_done"}, protocol.WordThaw, protocol.WordThawed)
+		w.frozenAs(s, id+1)
+		s.ask(&protocol.Thaw{Go: id + 1, Reason: "snapshot_done"}, protocol.WordThaw, protocol.WordThawed)
 		s.ask(&protocol.Abort{Reason: "test"}, protocol.WordAbort, protocol.WordAbort)
 		if err := s.conn.Close(); err != nil {
 			w.t.Error(err)

@@ -46,6 +46,8 @@ const (
 	Smbclient Requirement = "smbclient"
 	// PythonWinRM is python3-winrm with NTLM, for the system's own Python.
 	PythonWinRM Requirement = "python3-winrm"
+	// Systemd is systemd's own reader of units; systemd need not run.
+	Systemd Requirement = "systemd"
 )
 
 // probeLimit bounds one probe: the first of Wine makes a prefix, which takes 10 to 40 s.
@@ -113,6 +115,8 @@ func probe(ctx context.Context, need Requirement) error {
 		err = smb.ProbeClient(ctx)
 	case PythonWinRM:
 		err = judge.ProbeWinRM(ctx)
+	case Systemd:
+		err = probeVersions(ctx, "apt install systemd", []string{"systemd-analyze", "--version"})
 	default:
 		err = errors.New("nobody knows how to probe it")
 	}
