@@ -6,6 +6,8 @@
 //   list                             "PID\tENDED 0|1\tEXIT CODE\tPROGRAM" for what it started, and for what else runs
 //   end PID                          "ok", or "error N"
 //   clock                            "ms N": QueryPerformanceCounter, the clock of the trace
+//   service create NAME DISPLAY PATH | start NAME | stop NAME | delete NAME | query NAME | config NAME | list
+//                                    what services.h says, by the service control manager
 #include <windows.h>
 
 #include <tlhelp32.h>
@@ -16,6 +18,7 @@
 #include <map>
 #include <string>
 
+#include "services.h"
 #include "text.h"
 #include "trace.h"
 
@@ -94,6 +97,26 @@ std::string end(DWORD pid) {
     return answer;
 }
 
+// service answers the commands about services.
+std::string service(const std::vector<std::string> &words) {
+    const std::string &what = words[1];
+    if (what == "create" && words.size() == 5) {
+        return createService(words[2], words[3], words[4]);
+    }
+    if (what == "list" && words.size() == 2) {
+        return listServices();
+    }
+    if (words.size() == 3) {
+        const std::map<std::string, std::string (*)(const std::string &)> known = {
+            {"start", startService}, {"stop", stopService}, {"delete", deleteService}, {"query", queryService}, {"config", configOfService}};
+        auto found = known.find(what);
+        if (found != known.end()) {
+            return found->second(words[2]);
+        }
+    }
+    return "error " + std::to_string(ERROR_INVALID_PARAMETER);
+}
+
 }  // namespace
 
 int main() {
@@ -109,6 +132,8 @@ int main() {
             list();
         } else if (words[0] == "end" && words.size() == 2) {
             std::cout << end((DWORD)std::strtoul(words[1].c_str(), nullptr, 10)) << std::endl;
+        } else if (words[0] == "service" && words.size() > 1) {
+            std::cout << service(words) << std::endl;
         } else if (words[0] == "clock") {
             char text[64];
             std::snprintf(text, sizeof text, "ms %.3f", nowMs());

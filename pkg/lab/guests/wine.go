@@ -36,6 +36,7 @@ type Wine struct {
 	name, disk string
 	prefix     *wine.Prefix
 	tools      *wineTools
+	manager    *wineTools    // the service control manager
 	start      time.Time     // this moment of the lab ...
 	startAt    time.Duration // ... on the trace's clock
 
@@ -62,7 +63,7 @@ func StartWine(ctx context.Context, o WineOptions) (*Wine, error) {
 		return nil, fmt.Errorf("start wine guest %s: %w", o.Name, err)
 	}
 	g := &Wine{name: o.Name, disk: filepath.Join(o.Dir, "disk1.raw"), prefix: prefix}
-	g.tools = &wineTools{prefix: prefix}
+	g.tools, g.manager = &wineTools{prefix: prefix}, &wineTools{prefix: prefix}
 	if err := g.furnish(ctx, o); err != nil {
 		return nil, errors.Join(fmt.Errorf("start wine guest %s: %w", o.Name, err), g.Close(ctx))
 	}
@@ -244,7 +245,7 @@ func (g *Wine) Thaw() (held bool, err error) {
 // Close ends everything in the guest and removes its prefix. It is idempotent; the disk file stays.
 func (g *Wine) Close(context.Context) error {
 	g.closing.Do(func() { //nolint:contextcheck // a prefix ends within a limit of its own
-		if err := errors.Join(g.tools.close(), g.prefix.Close()); err != nil {
+		if err := errors.Join(g.tools.close(), g.manager.close(), g.prefix.Close()); err != nil {
 			g.closed = fmt.Errorf("close wine guest %s: %w", g.name, err)
 		}
 	})

@@ -61,8 +61,15 @@ func TestJudge(t *testing.T) {
 		Services: &svcctl.Table{}, Ordinary: []string{"user"}, Words: func() []string { return []string{"--lab-env", "A=b"} },
 	})
 	want := []step{
-		{Call: "create"}, {Call: "config", Path: path}, {Call: "start"}, {Call: "query in full", State: 4, PID: 4}, {Call: "stop", State: 1},
-		{Call: "query", State: 1}, {Call: "list", Listed: 1}, {Call: "delete"}, {Call: "close"},
+		{Call: "create"},
+		{Call: "config", Path: path},
+		{Call: "start"},
+		{Call: "query in full", State: 4, PID: 4},
+		{Call: "stop", State: 1},
+		{Call: "query", State: 1},
+		{Call: "list", Listed: 1},
+		{Call: "delete"},
+		{Call: "close"},
 	}
 	if diff := cmp.Diff(want, msrpc(t, program, w, "Administrator", name, path)); diff != "" {
 		t.Errorf("what go-msrpc was told (-want +got):\n%s", diff)

@@ -1,8 +1,8 @@
 // Package svcctl answers as the service control manager of a Windows guest behind the svcctl pipe of a real smbd.
 //
 // Credible for MS-SCMR's bytes through SMB, for rights of handles and for the numbers with which calls are refused; an
-// independent client agrees. What services really do is the business of Services. Never emulates: the manager's own policy,
-// such as protected services, triggers and delayed deletion, and the hardening of RPC in Windows Server 2025.
+// independent client agrees. What services really do is the business of Services. Never emulates: a deleted service that open
+// handles keep, the manager's own policy, such as protected services and triggers, and the hardening of RPC in Windows Server 2025.
 package svcctl
 
 import (

@@ -30,7 +30,7 @@ type world struct {
 	scm *svcctl.Server
 }
 
-func startSMB(t *testing.T, kind smb.Kind, ownPipes bool) *smb.Server {
+func startSMB(t *testing.T, kind smb.Kind, ownPipes bool, windows string) *smb.Server {
 	t.Helper()
 	lab.Need(t, lab.Smbd)
 	dir, err := os.MkdirTemp("", "smb-")
@@ -43,7 +43,7 @@ func startSMB(t *testing.T, kind smb.Kind, ownPipes bool) *smb.Server {
 		}
 	})
 	s, err := smb.Start(t.Context(), smb.Options{
-		Kind: kind, Dir: dir, OwnPipes: ownPipes,
+		Kind: kind, Dir: dir, OwnPipes: ownPipes, Windows: windows,
 		Accounts: []smb.Account{{Name: "Administrator", Password: password}, {Name: "user", Password: password, Ordinary: true}},
 	})
 	if err != nil {
@@ -59,7 +59,7 @@ func startSMB(t *testing.T, kind smb.Kind, ownPipes bool) *smb.Server {
 
 func start(t *testing.T, kind smb.Kind, o svcctl.Options) world {
 	t.Helper()
-	s := startSMB(t, kind, true)
+	s := startSMB(t, kind, true, "")
 	scm, err := svcctl.Start(o, s.Pipes())
 	if err != nil {
 		t.Fatal(err)
@@ -206,7 +206,7 @@ func cycle(m *client.Manager, table *svcctl.Table, name string) error {
 // TestSamba has the client speak to a service control manager that none of us wrote: Samba's own, which opens for an
 // administrator alone, lists what it calls services, and makes none.
 func TestSamba(t *testing.T) {
-	w := world{smb: startSMB(t, smb.Encrypted, false)}
+	w := world{smb: startSMB(t, smb.Encrypted, false, "")}
 	m := open(t, w, "cloudsoda", "Administrator")
 	names, err := m.List()
 	if err != nil || !slices.Contains(names, "RemoteRegistry") {
