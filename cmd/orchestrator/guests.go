@@ -90,7 +90,7 @@ func (w *way) candidates(ctx context.Context, policy guest.RoadPolicy) []guest.C
 
 // unreachable looks which ways answer, where there is more than one.
 func (w *way) unreachable(ctx context.Context, policy guest.RoadPolicy) map[guest.Way]bool {
-	if w.vm.System() != inventory.Windows || !policy.Allows(guest.RoadAdminShare) {
+	if w.vm.System() != inventory.Windows || !policy.Allows(guest.WaySCM) && !policy.Allows(guest.WayWinRM) {
 		return nil
 	}
 	open := guest.Probe(ctx, w.addresses, adminshare.Port, w.winrm.Port())

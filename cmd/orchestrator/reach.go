@@ -40,7 +40,7 @@ func (f *reachFlags) flags(cmd *cobra.Command) {
 	flags.StringVar(&f.address, "guest-address", "", "address of the guest (default: what VMware Tools report)")
 	flags.Uint16Var(&f.port, "agent-port", guest.DefaultPort, "TCP port of the agent in the guest; 0 lets the guest choose")
 	f.guestRoad = string(guest.PolicyAuto)
-	flags.Var(&choice{&f.guestRoad, guest.RoadPolicies()}, "road", "the only road into the guest: persistent, adminshare or guestops; auto tries them in their order")
+	flags.Var(&choice{&f.guestRoad, guest.RoadPolicies()}, "road", "the only road into the guest: persistent, adminshare (or with one start, adminshare+svcctl, adminshare+winrm), guestops; auto tries them in their order")
 	flags.BoolVar(&f.winrm.https, "winrm-https", false, "reach WinRM by https, port 5986, where it starts the agent")
 	flags.StringVar(&f.winrm.caFile, "winrm-ca-file", "", "PEM file of the only certificates to trust for that")
 	flags.StringVar(&f.winrm.thumbprint, "winrm-thumbprint", "", "SHA-256 of the only certificate to trust for that")

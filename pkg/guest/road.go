@@ -60,15 +60,24 @@ const (
 	PolicyPersistent RoadPolicy = "persistent"
 	PolicyAdminShare RoadPolicy = "adminshare"
 	PolicyGuestOps   RoadPolicy = "guestops"
+	// PolicySCM and PolicyWinRM are the admin share with one start only.
+	PolicySCM   RoadPolicy = "adminshare+svcctl"
+	PolicyWinRM RoadPolicy = "adminshare+winrm"
 )
 
 // RoadPolicies lists them.
 func RoadPolicies() []string {
-	return []string{string(PolicyAuto), string(PolicyPersistent), string(PolicyAdminShare), string(PolicyGuestOps)}
+	var all []string
+	for _, p := range []RoadPolicy{PolicyAuto, PolicyPersistent, PolicyAdminShare, PolicySCM, PolicyWinRM, PolicyGuestOps} {
+		all = append(all, string(p))
+	}
+	return all
 }
 
-// Allows says whether the policy lets a road be taken.
-func (p RoadPolicy) Allows(r Road) bool { return p == PolicyAuto || p == "" || string(p) == string(r) }
+// Allows says whether the policy lets a way be taken.
+func (p RoadPolicy) Allows(w Way) bool {
+	return p == PolicyAuto || p == "" || string(p) == string(w.Road) || string(p) == w.String()
+}
 
 // Known is what is remembered of the ways into one guest, from run to run.
 type Known struct {
@@ -156,7 +165,7 @@ func (s Situation) Choose() []Choice {
 	var skipped []Choice
 	seen := map[Way]bool{{}: true}
 	for _, w := range ways {
-		if seen[w] || !s.Policy.Allows(w.Road) || w == WayPersistent && !s.Enrolled || w.Road == RoadAdminShare && s.System != inventory.Windows {
+		if seen[w] || !s.Policy.Allows(w) || w == WayPersistent && !s.Enrolled || w.Road == RoadAdminShare && s.System != inventory.Windows {
 			continue
 		}
 		seen[w] = true

@@ -29,6 +29,7 @@ func TestChoose(t *testing.T) {
 		"persistent before last good":     {guest.Situation{System: inventory.Windows, Enrolled: true, Known: guest.Known{Good: guest.WayWinRM}}, []string{"persistent", "adminshare+winrm", "adminshare+svcctl", "guestops"}},
 		"last good was persistent":        {guest.Situation{System: inventory.Linux, Known: guest.Known{Good: guest.WayPersistent}}, []string{"guestops"}},
 		"a road that the policy excludes": {guest.Situation{System: inventory.Windows, Policy: guest.PolicyAdminShare, Known: guest.Known{Good: guest.WayGuestOps}}, []string{"adminshare+svcctl", "adminshare+winrm"}},
+		"one start only":                  {guest.Situation{System: inventory.Windows, Policy: guest.PolicyWinRM}, []string{"adminshare+winrm"}},
 		"adminshare of a Linux guest":     {guest.Situation{System: inventory.Linux, Policy: guest.PolicyAdminShare}, nil},
 		"persistent without one":          {guest.Situation{System: inventory.Windows, Policy: guest.PolicyPersistent}, nil},
 		"silent ports come last":          {guest.Situation{System: inventory.Windows, Unreachable: map[guest.Way]bool{guest.WaySCM: true}}, []string{"adminshare+winrm", "guestops", "adminshare+svcctl"}},

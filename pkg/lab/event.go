@@ -87,6 +87,9 @@ func (w *World) do(e Event, m *machine) (undo func() error, err error) {
 	if oneOf(e.Do, windowsEvents...) {
 		return nil, w.doWindows(e, m)
 	}
+	if e.Do == "stall_share" {
+		return w.doWay(e, m)
+	}
 	restore := func() error { m.proxy.Restore(); return nil }
 	switch e.Do {
 	case "cut_connection":

@@ -153,6 +153,8 @@ type VM struct {
 	// keys of the fakes' config from there, those of a writer as writer.WORD.KEY.
 	Writers []string       `yaml:"writers"`
 	VSS     map[string]any `yaml:"vss"`
+	// Ways are the ways into a wine guest besides guest operations.
+	Ways Ways `yaml:"ways"`
 	// Disks has at most one disk so far; empty is one of 64 MiB for a VM with a guest.
 	Disks []Disk `yaml:"disks"`
 }
@@ -276,7 +278,7 @@ var eventWords = []string{
 	"cut_connection", "stall_connection", "restore_connection", "kill_agent", "stop_agent", "stun", "thaw", "reboot", "end_tasks",
 	"power_off", "tools_stop", "vcenter_stop", "vcenter_silence", "vcenter_restart", "vcenter_new_certificate",
 	"vcenter_drop_sessions", "vcenter_clock", "kill_hooks", "stall_to_guest", "stop_service", "other_backup", "old_registration",
-	"vmotion",
+	"vmotion", "stall_share",
 }
 
 // point splits At.
@@ -441,7 +443,7 @@ func (v VM) check() error {
 	if n := v.Network; v.Stun < 0 || v.Rest < 0 || n.CutToGuest < 0 || n.CutFromGuest < 0 || n.Cuts < 0 || n.Slice < 0 || n.Pause < 0 {
 		errs = append(errs, errors.New("stun, rest or network has a number below 0"))
 	}
-	errs = append(errs, v.Agent.check(), v.checkApplications(), v.checkWindows())
+	errs = append(errs, v.Agent.check(), v.checkApplications(), v.checkWindows(), v.Ways.check(v.Guest))
 	if len(v.Disks) > 1 {
 		errs = append(errs, errors.New("disks has more than one disk"))
 	}

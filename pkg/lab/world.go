@@ -73,6 +73,7 @@ type machine struct {
 	proxy           *guests.Proxy
 	postgres        *guests.Postgres // nil without one; the guest closes it
 	smallRoot       bool
+	doors           *doors // nil for a guest with guest operations only
 	stunned         atomic.Bool // once: something may stand still when the world closes
 }
 
@@ -216,6 +217,9 @@ func (w *World) startManagers(ctx context.Context) error {
 		})
 		if err != nil {
 			return err
+		}
+		if err := w.openDoors(ctx, m); err != nil {
+			return fmt.Errorf("open the ways into %s: %w", m.vm.Name, err)
 		}
 	}
 	return nil
@@ -400,6 +404,8 @@ type ReadyGuest struct {
 	Disk string `json:"disk,omitempty"`
 	// Root is the folder that stands for the guest's /, or for C: of a wine guest.
 	Root string `json:"root,omitempty"`
+	// WinRMThumbprint is the SHA-256 of the certificate of its WinRM, where that is https.
+	WinRMThumbprint string `json:"winrm_thumbprint,omitempty"`
 }
 
 // Ready describes the world; Admin is left to the one who serves it.
@@ -415,6 +421,9 @@ func (w *World) Ready() Ready {
 		}
 		if m.guest != nil {
 			g.Kind, g.Disk, g.Root = m.guest.Kind(), m.guest.Disk(), m.root()
+		}
+		if m.doors != nil {
+			g.WinRMThumbprint = m.doors.thumbprint
 		}
 		r.Guests = append(r.Guests, g)
 	}
@@ -451,6 +460,7 @@ func (w *World) close(ctx context.Context) error {
 		if m.proxy != nil {
 			errs = append(errs, m.proxy.Close())
 		}
+		errs = append(errs, m.doors.close(ctx))
 		if m.guest != nil {
 			errs = append(errs, m.guest.Close(ctx))
 		}

@@ -96,6 +96,17 @@ func NewManagers(machines ...Machine) (*Managers, error) {
 	return m, nil
 }
 
+// Environment is what every program in a VM's guest is given besides what its starter asks for.
+func (m *Managers) Environment(vm string) []string {
+	m.mu.Lock()
+	one := m.machines[vm]
+	m.mu.Unlock()
+	if one == nil {
+		return nil
+	}
+	return one.environment()
+}
+
 // Add gives a VM its guest. It refuses a VM that has one already.
 func (m *Managers) Add(one Machine) error {
 	if one.VM == "" || !filepath.IsAbs(one.Root) || strings.ContainsFunc(one.Root, needsQuoting) {

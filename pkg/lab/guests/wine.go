@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -100,6 +101,13 @@ func (g *Wine) createService(ctx context.Context, name string) error {
 			return err
 		}
 	}
+}
+
+// Command is a program in the guest, with variables besides those of the guest itself.
+func (g *Wine) Command(ctx context.Context, env []string, program string, args ...string) *exec.Cmd {
+	cmd := g.prefix.Command(ctx, program, args...)
+	cmd.Env = append(cmd.Env, env...)
+	return cmd
 }
 
 // vssServices are those of Windows that a freeze goes through and Wine does not have. Their entries are there, for who looks
