@@ -4,6 +4,9 @@
 // is sealed by that session, under TLS as well, and only sealed replies are believed. There is no way to send anything
 // else: no Basic, no proxy of the environment, no netrc, no redirect, no second try.
 //
+// Without TLS the names of account and domain go in clear, as NTLM has it, and who listens can try passwords against the
+// logon that he heard: only a good password, or TLS, is proof against that.
+//
 // No real Windows has been asked yet: what is marked (unverified) is as documented, or as the lab's double has it.
 package winrm
 
@@ -19,7 +22,7 @@ import (
 )
 
 const (
-	// dialLimit bounds the TCP connection, logonLimit the TLS and NTLM handshakes after it.
+	// dialLimit bounds the TCP connection, logonLimit the handshakes of TLS and NTLM after it.
 	dialLimit  = 5 * time.Second
 	logonLimit = 10 * time.Second
 	// operationLimit is how long the server waits for output before it says that there is none yet.
@@ -94,12 +97,16 @@ func Open(ctx context.Context, o Options) (*Client, error) {
 	if o.Domain == "." {
 		o.Domain = ""
 	}
-	conn, err := dial(ctx, op, o)
+	raw, err := dial(ctx, op, o)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, logonLimit, fmt.Errorf("no answer within %v", logonLimit))
+	ctx, cancel := context.WithTimeoutCause(ctx, logonLimit, fmt.Errorf("no logon within %v", logonLimit))
 	defer cancel()
+	conn, err := secure(ctx, op, o, raw)
+	if err != nil {
+		return nil, err
+	}
 	if err := conn.logon(ctx, op, o); err != nil {
 		return nil, errors.Join(err, conn.close())
 	}

@@ -62,7 +62,7 @@ func refuse(code, op, format string, args ...any) error {
 	return &guest.Error{SF: code, Op: op, Err: fmt.Errorf(format, args...)}
 }
 
-func dial(ctx context.Context, op string, o Options) (*connection, error) {
+func dial(ctx context.Context, op string, o Options) (net.Conn, error) {
 	dialCtx, cancel := context.WithTimeoutCause(ctx, dialLimit, fmt.Errorf("no connection within %v", dialLimit))
 	defer cancel()
 	makeConn := o.Dial
@@ -72,23 +72,29 @@ func dial(ctx context.Context, op string, o Options) (*connection, error) {
 	conn, err := makeConn(dialCtx, "tcp", o.Address)
 	switch {
 	case err == nil:
+		return conn, nil
 	case errors.Is(ctx.Err(), context.Canceled):
 		return nil, fmt.Errorf("%s: %w", op, context.Cause(ctx))
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return nil, refuse("SF3202", op, "%w: nothing listens there; start the WinRM service or its listener, or use another way in", err)
-	default:
-		return nil, refuse("SF3201", op, "%w: no way to that port; look at firewalls, and at the address that VMware Tools gave", err)
 	}
+	return nil, refuse("SF3201", op, "%w: no way to that port; look at firewalls, and at the address that VMware Tools gave", err)
+}
+
+// secure makes the connection ours, with TLS if it is to be. It closes conn when it returns an error.
+func secure(ctx context.Context, op string, o Options, conn net.Conn) (*connection, error) {
 	c := &connection{host: o.Address}
 	if !o.TLS {
 		c.use(conn, conn)
 		return c, nil
 	}
 	secured := tls.Client(conn, tlsConfig(o))
-	limit, cancelTLS := context.WithTimeoutCause(ctx, logonLimit, fmt.Errorf("no TLS within %v", logonLimit))
-	defer cancelTLS()
-	if err := secured.HandshakeContext(limit); err != nil {
-		return nil, errors.Join(handshakeError(limit, op, err), conn.Close())
+	if err := secured.HandshakeContext(ctx); err != nil {
+		err = handshakeError(ctx, op, err)
+		if closeErr := conn.Close(); closeErr != nil && !errors.Is(closeErr, net.ErrClosed) {
+			err = errors.Join(err, closeErr)
+		}
+		return nil, err
 	}
 	c.certificate = secured.ConnectionState().PeerCertificates[0]
 	c.use(secured, conn)

@@ -2,6 +2,7 @@ package winrm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -55,11 +56,16 @@ func (s *shell) run(ctx context.Context, line string, stdin []byte) (Output, err
 	if !validID(command) {
 		return Output{}, refuse(codeTampered, op, "the reply names no command")
 	}
-	// A command that has ended by itself takes no input; its output says why.
-	if _, err := s.client.ask(ctx, op, sendMessage(s.client.url, s.id, command, stdin)); err != nil && s.client.conn.broken != nil {
-		return Output{}, err
+	// A command that has ended by itself takes no input: that is told only when its output does not come either.
+	_, sendErr := s.client.ask(ctx, op, sendMessage(s.client.url, s.id, command, stdin))
+	if s.client.conn.broken != nil {
+		return Output{}, sendErr
 	}
-	return s.collect(ctx, op, command)
+	out, err := s.collect(ctx, op, command)
+	if err != nil && sendErr != nil {
+		err = errors.Join(err, fmt.Errorf("its input was not taken: %w", sendErr))
+	}
+	return out, err
 }
 
 func (s *shell) collect(ctx context.Context, op, command string) (Output, error) {

@@ -167,6 +167,13 @@ func (r *relay) recorded() []byte {
 	return bytes.Clone(r.seen.Bytes())
 }
 
+// count is how many requests have come by.
+func (r *relay) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.requests
+}
+
 // pass hands requests over one by one, replies as they come.
 func (r *relay) pass(client net.Conn) {
 	defer client.Close()
