@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"time"
 )
 
 // Kinds and flags of PDUs, and statuses of faults (C706 12.6, MS-RPCE 2.2.2.11).
@@ -199,6 +200,13 @@ func (c *conversation) answer(pdus []byte, f *Fault) error {
 			}
 		}
 		return nil
+	case Late:
+		select {
+		case <-c.server.gone:
+			return net.ErrClosed
+		case <-time.After(f.Delay):
+		}
+		fallthrough
 	default:
 		for len(pdus) > 0 {
 			size := binary.LittleEndian.Uint16(pdus[8:])

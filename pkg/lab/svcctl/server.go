@@ -51,6 +51,8 @@ const (
 	Cut
 	// Split makes the call and answers byte by byte, as messages of their own.
 	Split
+	// Late makes the call and answers after Fault.Delay: smbd tells its client with an interim reply that it has to wait.
+	Late
 )
 
 // Fault is a plan for the next calls of one name. A bind cannot be refused.
@@ -60,6 +62,8 @@ type Fault struct {
 	Win32  Win32
 	// Skip lets as many calls pass before; Count is how many go wrong then, 0 all.
 	Skip, Count int
+	// Delay is of Late alone.
+	Delay time.Duration
 }
 
 // Record is one call that was made.
@@ -95,6 +99,7 @@ type Server struct {
 	mu      sync.Mutex
 	closed  bool
 	conns   map[net.Conn]bool
+	gone    chan struct{} // closed by Close
 	plan    []Fault
 	records []Record
 }
@@ -113,7 +118,7 @@ func Start(o Options, pipes string) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("serve the svcctl pipe: %w", err)
 	}
-	s := &Server{options: o, path: path, listener: l, conns: map[net.Conn]bool{}}
+	s := &Server{options: o, path: path, listener: l, conns: map[net.Conn]bool{}, gone: make(chan struct{})}
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -222,6 +227,7 @@ func (s *Server) Close() error {
 		return nil
 	}
 	s.closed = true
+	close(s.gone)
 	err := s.listener.Close()
 	for conn := range s.conns {
 		err = errors.Join(err, conn.Close())

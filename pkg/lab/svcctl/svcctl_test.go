@@ -203,6 +203,54 @@ func cycle(m *client.Manager, table *svcctl.Table, name string) error {
 	return errors.Join(s.Stop(), s.Delete(), s.Close())
 }
 
+// TestInterimReplies has calls answered so late that smbd sends an interim reply, which is never signed (MS-SMB2 3.2.5.1.3). On
+// a session that signs without encrypting go-smb2 v1.1.0 takes it for tampering: the reason why there are two libraries.
+func TestInterimReplies(t *testing.T) {
+	for _, tc := range []struct {
+		kind    smb.Kind
+		library string
+		good    bool
+	}{
+		{smb.Encrypted, "hirochachacha", true},
+		{smb.Encrypted, "cloudsoda", true},
+		{smb.Signing, "hirochachacha", false},
+		{smb.Signing, "cloudsoda", true},
+	} {
+		t.Run(fmt.Sprintf("%s by %s", tc.kind, tc.library), func(t *testing.T) {
+			w := start(t, tc.kind, svcctl.Options{Services: &svcctl.Table{}})
+			late := svcctl.Fault{Effect: svcctl.Late, Delay: 300 * time.Millisecond}
+			for _, late.Call = range []svcctl.Call{svcctl.OpenSCManager, svcctl.CreateService} {
+				w.scm.Plan(late)
+			}
+			pipe, err := pipes[tc.library](t, w, "Administrator")
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := client.Open(pipe)
+			if err == nil {
+				_, err = m.Create("Stillframe-a", "a", "a")
+			}
+			if tc.good && err != nil || !tc.good && (err == nil || !strings.Contains(err.Error(), "signing required")) {
+				t.Errorf("a late answer gave %v, good is to be %v", err, tc.good)
+			}
+			w.scm.Heal()
+			if m, err := client.Open(reopen(t, w)); err != nil || m.Close() != nil {
+				t.Errorf("without the plan: %v", err)
+			}
+		})
+	}
+}
+
+// reopen opens the pipe by the library that always can.
+func reopen(t *testing.T, w world) io.ReadWriter {
+	t.Helper()
+	pipe, err := pipes["cloudsoda"](t, w, "Administrator")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pipe
+}
+
 // TestSamba has the client speak to a service control manager that none of us wrote: Samba's own, which opens for an
 // administrator alone, lists what it calls services, and makes none.
 func TestSamba(t *testing.T) {
