@@ -73,7 +73,7 @@ type machine struct {
 	proxy           *guests.Proxy
 	postgres        *guests.Postgres // nil without one; the guest closes it
 	smallRoot       bool
-	doors           *doors // nil for a guest with guest operations only
+	doors           *doors      // nil for a guest with guest operations only
 	stunned         atomic.Bool // once: something may stand still when the world closes
 }
 

@@ -62,4 +62,3 @@ func (s *Silence) Close() error {
 	s.files = nil
 	return errors.Join(errs...)
 }
-
