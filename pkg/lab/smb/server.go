@@ -184,11 +184,11 @@ func (s *Server) launch() error {
 	if err != nil {
 		return err
 	}
-	// In a process group of its own: at its end smbd signals the one that it leads.
+	// In a process group of its own: at its end smbd signals the one that it leads. What it has started ends with it.
 	s.cmd = exec.Command(program("smbd"), "--foreground", "--no-process-group", "-s", s.config(), "-l", filepath.Join(s.dir, "log")) //nolint:noctx // it lives until Close
 	s.cmd.Env = append(os.Environ(), mark+s.dir)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := errors.Join(s.cmd.Start(), log.Close()); err != nil {
 		return fmt.Errorf("%w (on Debian as root: apt install samba)", err)
 	}
@@ -238,7 +238,8 @@ func (s *Server) Pipes() string { return filepath.Join(s.dir, "ncalrpc", "np") }
 
 func (s *Server) config() string { return filepath.Join(s.dir, "smb.conf") }
 
-// Stall makes the server stand still: connections are taken by the kernel, and nothing is answered.
+// Stall makes the server stand still: connections are taken by the kernel, and nothing is answered. Should this process be
+// killed meanwhile, processes that served a client stay as they are.
 func (s *Server) Stall() error { return s.signal(syscall.SIGSTOP) }
 
 // Continue ends a Stall.
