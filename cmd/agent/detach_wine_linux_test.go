@@ -76,7 +76,7 @@ func (w *windows) thawService(own identityOf) {
 	rescue := func(want int) {
 		w.t.Helper()
 		const name = "Stillframe-d1-thaw"
-		out, err := w.Run(w.t.Context(), "startservice", name, guestExe+" service -service --thaw "+name)
+		out, err := w.Run(w.t.Context(), "startservice", name, guestExe+" service -service --once "+name+" thaw")
 		win32 := 0
 		if want != exitOK {
 			win32 = 1066 // ERROR_SERVICE_SPECIFIC_ERROR
@@ -97,7 +97,7 @@ func (w *windows) thawService(own identityOf) {
 	}
 	<-p.exited
 	rescue(exitOK)
-	for _, args := range [][]string{{}, {"Spooler"}, {"Stillframe-a b"}, {"Stillframe-a", "b"}} {
-		w.agent(exitUsage, append([]string{"service", serviceWord, "--thaw"}, args...)...)
+	for _, args := range [][]string{{}, {"Spooler", "thaw"}, {"Stillframe-a b", "thaw"}, {"Stillframe-a"}, {"Stillframe-a", "selftest"}} {
+		w.agent(exitUsage, append([]string{"service", serviceWord, "--once"}, args...)...)
 	}
 }

@@ -26,8 +26,8 @@ func runService(args []string, _, stderr io.Writer) int {
 	if len(args) == 0 || args[0] != serviceFlag {
 		return say(stderr, exitUsage, "service: it is started by the service control manager only\n")
 	}
-	if len(args) > 1 && args[1] == thawFlag {
-		return runThawService(args[2:], stderr)
+	if len(args) > 1 && args[1] == onceFlag {
+		return runOnceService(args[2:], stderr)
 	}
 	args, stays := args[1:], len(args) > 1 && args[1] == persistentFlag
 	var err error

@@ -24,6 +24,7 @@ import (
 	"github.com/stillframe/stillframe/pkg/config"
 	"github.com/stillframe/stillframe/pkg/daemon"
 	"github.com/stillframe/stillframe/pkg/engine"
+	"github.com/stillframe/stillframe/pkg/enrolment"
 	"github.com/stillframe/stillframe/pkg/journal"
 	"github.com/stillframe/stillframe/pkg/metrics"
 	"github.com/stillframe/stillframe/pkg/secret"
@@ -197,8 +198,12 @@ func (s *service) build(ctx context.Context, conf *config.Config) (err error) {
 	s.feed = api.NewFeed()
 	s.figures = metrics.NewDaemon(metrics.DaemonOptions{Budget: conf.Window.Budget(), Version: version, Fleet: s.fleet, Process: s.process})
 	s.figures.Configured(s.degraded == "", s.degraded != "")
+	book, err := enrolment.Open(filepath.Join(dir, agentsFolder))
+	if err != nil {
+		return err
+	}
 	s.rooms = &vcenters{
-		secrets: resolver, records: s.catalog, installation: s.store.Installation().ID, home: dir, log: s.log, count: s.figures, open: map[string]*slot{},
+		secrets: resolver, book: book, records: s.catalog, installation: s.store.Installation().ID, home: dir, log: s.log, count: s.figures, open: map[string]*slot{},
 	}
 	in := s.store.Installation()
 	s.daemon = daemon.New(daemon.Options{

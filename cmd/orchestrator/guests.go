@@ -9,10 +9,13 @@ import (
 	"slices"
 	"time"
 
+	"github.com/stillframe/stillframe/pkg/agent/protocol"
 	"github.com/stillframe/stillframe/pkg/backup"
+	"github.com/stillframe/stillframe/pkg/enrolment"
 	"github.com/stillframe/stillframe/pkg/guest"
 	"github.com/stillframe/stillframe/pkg/guest/adminshare"
 	"github.com/stillframe/stillframe/pkg/guest/guestops"
+	"github.com/stillframe/stillframe/pkg/guest/persistent"
 	"github.com/stillframe/stillframe/pkg/inventory"
 	"github.com/stillframe/stillframe/pkg/statefile"
 	"github.com/stillframe/stillframe/pkg/vsphere"
@@ -25,6 +28,7 @@ type guests struct {
 	vcenter  string
 	account  *url.Userinfo
 	payloads payloads
+	book     *enrolment.Book
 	reach
 	now func() time.Time
 }
@@ -33,17 +37,21 @@ var _ backup.Guests = guests{}
 
 // Open puts the agent into the guest by the first way that goes well, and remembers which one did.
 func (g guests) Open(ctx context.Context, vm inventory.VM, run string, epoch uint64) (*guest.Deployment, error) {
-	payload, err := g.payloads.of(vm)
-	if err != nil {
-		return &guest.Deployment{}, err
-	}
 	about := statefile.Intent{Run: run, Epoch: epoch, VCenter: g.vcenter, VM: vm.InstanceUUID, Path: vm.Path, Moref: vm.Moref}
 	in := g.way(vm, ledger{g.store, about})
-	if in.known, err = recall(ctx, g.store, vm); err != nil {
+	if err := in.recall(ctx); err != nil {
 		return &guest.Deployment{}, err
 	}
-	d := guest.Deployer{Ways: in.candidates(ctx, g.road), Payload: payload, Port: g.port}
-	deployment, err := d.Open(ctx, guest.Target{Addresses: in.addresses, VMUUID: vm.UUID, Run: run, Epoch: epoch})
+	d := guest.Deployer{Ways: in.candidates(ctx, g.road), Port: g.port}
+	var err error
+	if d.Payload, err = g.payloads.of(vm); err != nil && !in.enrolled { // a persistent agent needs none
+		return &guest.Deployment{}, err
+	}
+	in.target = guest.Target{Addresses: in.addresses, VMUUID: vm.UUID, Run: run, Epoch: epoch}
+	deployment, err := d.Open(ctx, in.target)
+	if err == nil && in.enrolled && deployment.Way() == guest.WayPersistent {
+		in.renew(ctx, deployment.Session)
+	}
 	if learned := in.learn(ctx, deployment); learned != nil {
 		if err == nil {
 			learned = errors.Join(learned, deployment.Close(ctx))
@@ -61,6 +69,9 @@ type way struct {
 	addresses []string
 	known     guest.Known
 	share     *adminshare.Access // the one that was tried last
+	target    guest.Target
+	agent     enrolment.Agent // the persistent one, where enrolled is true
+	enrolled  bool
 }
 
 func (g guests) way(vm inventory.VM, l guest.Ledger) *way {
@@ -74,7 +85,7 @@ func (g guests) way(vm inventory.VM, l guest.Ledger) *way {
 // candidates are the ways that the policy allows, in their order.
 func (w *way) candidates(ctx context.Context, policy guest.RoadPolicy) []guest.Candidate {
 	s := guest.Situation{
-		Policy: policy, System: w.vm.System(), Account: w.account.Username(), Known: w.known, Now: w.now(),
+		Policy: policy, System: w.vm.System(), Account: w.account.Username(), Known: w.known, Now: w.now(), Enrolled: w.enrolled,
 		Unreachable: w.unreachable(ctx, policy),
 	}
 	var all []guest.Candidate
@@ -104,6 +115,9 @@ func (w *way) unreachable(ctx context.Context, policy guest.RoadPolicy) map[gues
 
 // access makes one way.
 func (w *way) access(way guest.Way) guest.Access {
+	if way == guest.WayPersistent {
+		return persistent.New(w.book, w.agent, w.alive)
+	}
 	if way.Road != guest.RoadAdminShare {
 		ops, _ := newLogon(w.endpoint, w.store, w.vm, w.account)
 		return guestops.NewRecorded(ops, w.vm.System(), w.ledger)
@@ -124,17 +138,73 @@ func (w *way) adminShare(start guest.Start) *adminshare.Access {
 	})
 }
 
-// recall reads what is known of the ways into a guest. What cannot be read as such is forgotten: it costs another try.
-func recall(ctx context.Context, store notes, vm inventory.VM) (guest.Known, error) {
-	var known guest.Known
-	text, err := store.Note(ctx, statefile.WaysNote, vm.InstanceUUID)
+// recall reads what is known of the ways into the guest. What cannot be read as such is forgotten: it costs another try.
+func (w *way) recall(ctx context.Context) (err error) {
+	if w.book != nil {
+		if w.agent, w.enrolled, err = w.book.Agent(w.vm.InstanceUUID); err != nil {
+			return err
+		}
+	}
+	text, err := w.store.Note(ctx, statefile.WaysNote, w.vm.InstanceUUID)
 	if err != nil || text == nil {
-		return known, err
+		return err
 	}
-	if json.Unmarshal(text, &known) != nil {
-		return guest.Known{}, nil
+	if json.Unmarshal(text, &w.known) != nil {
+		w.known = guest.Known{}
 	}
-	return known, nil
+	return nil
+}
+
+// alive says whether the persistent agent answers.
+func (w *way) alive(ctx context.Context, id guest.Identity) error {
+	d := guest.Deployer{Ways: []guest.Candidate{{Choice: guest.Choice{Way: guest.WayPersistent}, Access: persistent.New(w.book, w.agent, nil)}}, Port: id.Port}
+	deployment, err := d.Open(ctx, w.target)
+	return errors.Join(err, deployment.Close(ctx))
+}
+
+// renew keeps what the persistent agent says of itself, and has both sides' certificates renewed where they are due. Nothing of
+// it keeps a run from its window: it is tried again in the next one.
+func (w *way) renew(ctx context.Context, s *guest.Session) {
+	w.agent.SeenAt, w.agent.Version, w.agent.Trouble = w.now().UTC(), s.Hello.AgentVersion, ""
+	if err := w.exchange(ctx, s); err != nil {
+		w.agent.Trouble = err.Error()
+	}
+	if err := w.book.Put(ctx, w.agent); err != nil {
+		return // the agent goes on with what both sides know
+	}
+}
+
+func (w *way) exchange(ctx context.Context, s *guest.Session) error {
+	if s.Proved != (protocol.Fingerprint{}) && s.Proved.String() == w.agent.Next {
+		w.agent.Fingerprint, w.agent.Next = w.agent.Next, ""
+	}
+	current, err := w.book.Current(ctx, w.now())
+	if err != nil {
+		return err
+	}
+	var next protocol.Fingerprint
+	if current.Fingerprint.String() != w.agent.Own {
+		next = current.Fingerprint
+	}
+	pins, err := s.Rotate(ctx, next)
+	if err != nil {
+		return err
+	}
+	if next != (protocol.Fingerprint{}) {
+		w.agent.Own = next.String()
+	}
+	if pins.Next == (protocol.Fingerprint{}) {
+		return nil
+	}
+	w.agent.Next = pins.Next.String()
+	if err := w.book.Put(ctx, w.agent); err != nil { // before the agent is told to show it
+		return err
+	}
+	if pins, err = s.Confirm(ctx, pins.Next); err != nil {
+		return err
+	}
+	w.agent.Fingerprint, w.agent.Next = pins.Agent.String(), ""
+	return nil
 }
 
 // learn remembers how the attempts went.
@@ -212,5 +282,10 @@ func (l ledger) Intend(ctx context.Context, stage guest.Stage, r guest.Remote) e
 }
 
 func (l ledger) Settle(ctx context.Context, r guest.Remote) error {
-	return l.store.Settle(ctx, l.intent(statefile.Process, r), l.intent(statefile.Folder, r))
+	return l.store.Settle(ctx, l.both(r)...)
+}
+
+// both are the intents about a pushed agent.
+func (l ledger) both(r guest.Remote) []statefile.Intent {
+	return []statefile.Intent{l.intent(statefile.Process, r), l.intent(statefile.Folder, r)}
 }

@@ -196,7 +196,7 @@ func (g cleaner) Clear(ctx context.Context, vm inventory.VM, folder string, star
 	}
 	g.guests.account = account
 	w := g.guests.way(vm, nil)
-	if w.known, err = recall(ctx, w.store, vm); err != nil {
+	if err := w.recall(ctx); err != nil {
 		return err
 	}
 	var all error

@@ -259,6 +259,10 @@ func (c *cli) runOnce(ctx context.Context, f runFlags, id string) (backup.Result
 	if err != nil {
 		return fail(err)
 	}
+	book, err := c.book(f.state)
+	if err != nil {
+		return fail(err)
+	}
 	begun, err := store.Begin(ctx) // it also proves, before anything is touched, that the state can be written
 	if err != nil {
 		return fail(err)
@@ -271,7 +275,7 @@ func (c *cli) runOnce(ctx context.Context, f runFlags, id string) (backup.Result
 	runner := backup.Runner{
 		Hypervisor: hypervisor{endpoint, snapshots}, Memory: store, Checks: endpoint, Tasks: snapshots, Origins: origins{endpoint, options},
 		Hosts:  newHosts(endpoint, store, esx),
-		Guests: guests{endpoint, store, options.URL.Host, account, payloads, reach, c.now},
+		Guests: guests{endpoint, store, options.URL.Host, account, payloads, book, reach, c.now},
 		Log:    c.logger(), Now: c.now,
 	}
 	result, err := runner.Run(ctx, backup.Plan{

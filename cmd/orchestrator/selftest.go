@@ -18,10 +18,10 @@ import (
 
 func (c *cli) agentCommand() *cobra.Command {
 	group := &cobra.Command{
-		Use: "agent", Short: "Try the agent in a guest, without a snapshot", Args: cobra.NoArgs,
+		Use: "agent", Short: "Install agents that stay in guests, or try one without a snapshot", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	group.AddCommand(c.selfTestCommand(), c.freezeTestCommand())
+	group.AddCommand(c.agentDeployCommand(), c.agentStatusCommand(), c.agentUpgradeCommand(), c.agentRemoveCommand(), c.selfTestCommand(), c.freezeTestCommand())
 	return group
 }
 
@@ -39,7 +39,7 @@ The exit status is 0 when every check is well, 7 when the guest is not fit for a
 			if most := map[string]time.Duration{"io": 8 * time.Second, "writer": 17 * time.Second}[mode]; hold <= 0 || hold >= most {
 				return &usageError{fmt.Errorf("--hold %v is not between 0 and %v", hold, most)}
 			}
-			return c.visit(cmd.Context(), f, args, func(ctx context.Context, v visit) error {
+			return c.visit(cmd.Context(), f, args, false, func(ctx context.Context, v visit) error {
 				return c.selfTest(ctx, v, f.output, "--mode", mode, "--hold", hold.String())
 			})
 		},

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stillframe/stillframe/pkg/backup"
+	"github.com/stillframe/stillframe/pkg/enrolment"
 	"github.com/stillframe/stillframe/pkg/guest"
 	"github.com/stillframe/stillframe/pkg/statefile"
 	"github.com/stillframe/stillframe/pkg/vsphere"
@@ -32,6 +33,22 @@ func (c *cli) store(dir string) (*statefile.Store, error) {
 	}
 	return statefile.Open(dir, statefile.Options{Now: c.now})
 }
+
+// book opens the folder of persistent agents: agents in the state folder, but beside it for the system's, where the daemon has it
+// too.
+func (c *cli) book(dir string) (*enrolment.Book, error) {
+	dir, err := c.stateDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	if dir == systemState {
+		dir = filepath.Dir(dir)
+	}
+	return enrolment.Open(filepath.Join(dir, agentsFolder))
+}
+
+// agentsFolder is the folder of persistent agents, in the daemon's state_dir and in other state folders.
+const agentsFolder = "agents"
 
 // stateDir names the state folder: the flag, STILLFRAME_STATE_DIR, the system's for root, else the user's own.
 func (c *cli) stateDir(dir string) (string, error) {

@@ -19,6 +19,7 @@ import (
 	"github.com/stillframe/stillframe/pkg/config"
 	"github.com/stillframe/stillframe/pkg/daemon"
 	"github.com/stillframe/stillframe/pkg/datamover"
+	"github.com/stillframe/stillframe/pkg/enrolment"
 	"github.com/stillframe/stillframe/pkg/guest"
 	"github.com/stillframe/stillframe/pkg/inventory"
 	"github.com/stillframe/stillframe/pkg/secret"
@@ -33,6 +34,8 @@ const undoTaskLimit = 30 * time.Second
 type vcenters struct {
 	secrets *secret.Resolver
 	records records
+	// book has the persistent agents.
+	book *enrolment.Book
 	// installation goes into the description of snapshots, home is the HOME of movers.
 	installation, home string
 	log                *zap.Logger
@@ -285,7 +288,7 @@ func (s *session) ways(o daemon.Order) (guests, error) {
 		f.port = uint16(*o.Guest.AgentPort)
 	}
 	in, err := f.reach()
-	return guests{endpoint: s.endpoint, store: paper{o.Memory, s.records}, vcenter: s.options.URL.Host, reach: in, now: time.Now}, err
+	return guests{endpoint: s.endpoint, store: paper{o.Memory, s.records}, vcenter: s.options.URL.Host, book: s.book, reach: in, now: time.Now}, err
 }
 
 // Remove implements daemon.VCenter.

@@ -50,6 +50,8 @@ type visit struct {
 	run      string
 	epoch    uint64
 	vcenter  string
+	// anySystem is true for what is not VSS's.
+	anySystem bool
 	// installation is what the last Begin gave.
 	installation statefile.Installation
 }
@@ -96,6 +98,10 @@ func (c *cli) arrive(ctx context.Context, f visitFlags, args []string) (v visit,
 	if v.store, err = c.store(f.state); err != nil {
 		return v, err
 	}
+	book, err := c.book(f.state)
+	if err != nil {
+		return v, err
+	}
 	if err := v.again(ctx); err != nil {
 		return v, err
 	}
@@ -103,7 +109,7 @@ func (c *cli) arrive(ctx context.Context, f visitFlags, args []string) (v visit,
 	if v.endpoint, err = connect(ctx, options, v.store); err != nil {
 		return v, interrupted(ctx, err)
 	}
-	v.guests = guests{v.endpoint, v.store, v.vcenter, v.account, payloads, reach, c.now}
+	v.guests = guests{v.endpoint, v.store, v.vcenter, v.account, payloads, book, reach, c.now}
 	return v, nil
 }
 
@@ -114,12 +120,13 @@ func (c *cli) leave(ctx context.Context, v visit) {
 	}
 }
 
-// visit goes to the guest of a VM, which must be a Windows one, and has do work there.
-func (c *cli) visit(ctx context.Context, f visitFlags, args []string, do func(context.Context, visit) error) error {
+// visit goes to the guest of a VM, which must be a Windows one unless anySystem is true, and has do work there.
+func (c *cli) visit(ctx context.Context, f visitFlags, args []string, anySystem bool, do func(context.Context, visit) error) error {
 	v, err := c.arrive(ctx, f, args)
 	if err != nil {
 		return err
 	}
+	v.anySystem = anySystem
 	err = v.stay(ctx, do)
 	c.leave(ctx, v)
 	if err != nil {
@@ -133,7 +140,7 @@ func (v visit) stay(ctx context.Context, do func(context.Context, visit) error) 
 	if v.vm, err = v.endpoint.Find(ctx, v.query); err != nil {
 		return err
 	}
-	if v.vm.System() != inventory.Windows {
+	if !v.anySystem && v.vm.System() != inventory.Windows {
 		return invalid("%s: only Windows guests have VSS, and vCenter takes this one for %q", v.vm.Path, first(v.vm.GuestFamily, "unknown"))
 	}
 	if v.vm.PowerState != "poweredOn" {

@@ -25,7 +25,7 @@ ends that session and removes the agent again. Nothing is frozen and no snapshot
 The class ids are those that --require-writer, --tolerate-writer and --exclude-writer of "stillframe run" take. The exit
 status is 0 also when a writer has failed; the table says so. VM is that of "stillframe run --vm"; without it GOVC_VM.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.visit(cmd.Context(), f, args, func(ctx context.Context, v visit) error { return c.writers(ctx, v, f.output) })
+			return c.visit(cmd.Context(), f, args, false, func(ctx context.Context, v visit) error { return c.writers(ctx, v, f.output) })
 		},
 	}
 	f.flags(cmd)

@@ -52,6 +52,7 @@ var imports = map[string][]string{
 	"pkg/agent/vss":              {"pkg/agent", "pkg/agent/com", "pkg/agent/protocol", "pkg/agent/vss/provider", "pkg/agent/vsscode"},
 	"pkg/guest":                  {"internal/failpoint", "pkg/inventory", "pkg/freezewindow", "pkg/agent/protocol"},
 	"pkg/guest/guestops":         {"pkg/inventory", "pkg/guest"},
+	"pkg/guest/persistent":       {"pkg/agent/protocol", "pkg/enrolment", "pkg/guest"},
 	"pkg/guest/adminshare":       {"pkg/guest", "pkg/guest/adminshare/svcctl", "pkg/guest/adminshare/winrm"},
 	"pkg/guest/adminshare/winrm": {"pkg/guest"},
 	"pkg/audit":                  {"internal/failpoint"},
@@ -65,7 +66,7 @@ var imports = map[string][]string{
 	},
 	"cmd/orchestrator": {
 		"pkg/admission", "pkg/advice", "pkg/agent/protocol", "pkg/api", "pkg/api/client", "pkg/audit", "pkg/backup", "pkg/catalog", "pkg/config",
-		"pkg/daemon", "pkg/datamover", "pkg/engine", "pkg/freezewindow", "pkg/guest", "pkg/guest/adminshare", "pkg/guest/guestops", "pkg/inventory", "pkg/journal", "pkg/metrics",
+		"pkg/daemon", "pkg/datamover", "pkg/engine", "pkg/enrolment", "pkg/freezewindow", "pkg/guest", "pkg/guest/adminshare", "pkg/guest/guestops", "pkg/guest/persistent", "pkg/inventory", "pkg/journal", "pkg/metrics",
 		"pkg/schedule", "pkg/secret", "pkg/statefile", "pkg/store", "pkg/vsphere",
 	},
 	"cmd/agent": {

@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -71,6 +70,8 @@ type Agent struct {
 	Exe     string `json:"exe"`
 	Version string `json:"version"`
 	System  string `json:"system"`
+	// Trouble is why the certificates could not be looked after in the last session; empty when they were.
+	Trouble string `json:"trouble,omitempty"`
 	// EnrolledAt and SeenAt are by the wall clock, for people.
 	EnrolledAt time.Time `json:"enrolled_at"`
 	SeenAt     time.Time `json:"seen_at"`
@@ -202,7 +203,7 @@ func (b *Book) Identity(fingerprint string) (Identity, error) {
 		return Identity{}, &Error{"read our identities", err}
 	}
 	for _, one := range all {
-		if hex.EncodeToString(one.Fingerprint[:]) == fingerprint {
+		if one.Fingerprint.String() == fingerprint {
 			return one, nil
 		}
 	}

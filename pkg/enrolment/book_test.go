@@ -95,16 +95,16 @@ func TestIdentities(t *testing.T) {
 	}
 	again, err := b.Current(t.Context(), now.Add(enrolment.Life*2/3-time.Hour))
 	if err != nil || again.Fingerprint != first.Fingerprint {
-		t.Errorf("Current again = %x, %v, want the same %x", again.Fingerprint, err, first.Fingerprint)
+		t.Errorf("Current again = %v, %v, want the same %v", again.Fingerprint, err, first.Fingerprint)
 	}
 	next, err := b.Current(t.Context(), now.Add(enrolment.Life*2/3+time.Hour))
 	if err != nil || next.Fingerprint == first.Fingerprint {
-		t.Errorf("Current near its end = %x, %v, want another", next.Fingerprint, err)
+		t.Errorf("Current near its end = %v, %v, want another", next.Fingerprint, err)
 	}
 	for _, want := range []enrolment.Identity{first, next} { // agents that know the old one only are still reached
-		got, err := b.Identity(fingerprint(want))
+		got, err := b.Identity(want.Fingerprint.String())
 		if err != nil || got.Fingerprint != want.Fingerprint || len(got.Certificate.Certificate) != 1 {
-			t.Errorf("Identity(%x) = %x, %v", want.Fingerprint, got.Fingerprint, err)
+			t.Errorf("Identity(%v) = %v, %v", want.Fingerprint, got.Fingerprint, err)
 		}
 	}
 	if _, err := b.Identity("00"); code(err) != "SF1105" {
@@ -114,15 +114,6 @@ func TestIdentities(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the identities have mode %v, %v, want 0600", info.Mode(), err)
 	}
-}
-
-func fingerprint(i enrolment.Identity) string {
-	const digits = "0123456789abcdef"
-	var out []byte
-	for _, b := range i.Fingerprint {
-		out = append(out, digits[b>>4], digits[b&15])
-	}
-	return string(out)
 }
 
 // TestOneIdentity: many that need the first one at once get the same.
@@ -142,7 +133,7 @@ func TestOneIdentity(t *testing.T) {
 	group.Wait()
 	for _, one := range got {
 		if one.Fingerprint != got[0].Fingerprint {
-			t.Errorf("two identities were made: %x and %x", one.Fingerprint, got[0].Fingerprint)
+			t.Errorf("two identities were made: %v and %v", one.Fingerprint, got[0].Fingerprint)
 		}
 	}
 }

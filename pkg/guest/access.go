@@ -3,6 +3,7 @@ package guest
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/netip"
@@ -99,6 +100,11 @@ type Identity struct {
 	Port        uint16
 	// PID is the process that serves, which need not be the one that was started.
 	PID int64
+	// The others are of persistent agents only. Own is the certificate of ours that it lets in, nil for the deployment's;
+	// Next is a certificate that it may show instead; AnyProgram says that it need not be the program that we carry.
+	Own        *tls.Certificate
+	Next       protocol.Fingerprint
+	AnyProgram bool
 }
 
 // CanAddress says whether an address is one at which a guest can be reached: an IP address that is neither unspecified,

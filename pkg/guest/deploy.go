@@ -140,11 +140,22 @@ func (d Deployer) enter(ctx context.Context, dep *Deployment, t Target) error {
 	if err != nil {
 		return err
 	}
+	if identity.Own != nil {
+		own = *identity.Own
+	}
 	peer := Peer{
-		Own: own, Fingerprint: identity.Fingerprint, Deployment: dep.remote.Deployment,
-		VMUUID: t.VMUUID, SHA256: d.Payload.SHA256, Run: t.Run, Epoch: t.Epoch,
+		Own: own, Fingerprint: identity.Fingerprint, Next: identity.Next, Deployment: dep.remote.Deployment,
+		VMUUID: t.VMUUID, SHA256: d.Payload.SHA256, AnyProgram: identity.AnyProgram, Run: t.Run, Epoch: t.Epoch,
 	}
 	return dep.connect(ctx, peer, endpoints(t.Addresses, identity.Port))
+}
+
+// Way is the one that was taken last.
+func (dep *Deployment) Way() Way {
+	if dep.access == nil {
+		return Way{}
+	}
+	return dep.access.Way()
 }
 
 // connect tries the guest's addresses in their order.

@@ -31,7 +31,7 @@ int main(int count, char **words) {
     if (manager == nullptr) {
         return failed();
     }
-    SC_HANDLE service = CreateServiceW(manager, wide(words[1]).c_str(), wide(words[1]).c_str(), SERVICE_START | SERVICE_QUERY_STATUS,
+    SC_HANDLE service = CreateServiceW(manager, wide(words[1]).c_str(), wide(words[1]).c_str(), SERVICE_START | SERVICE_QUERY_STATUS | DELETE,
                                        SERVICE_WIN32_OWN_PROCESS, SERVICE_DEMAND_START, SERVICE_ERROR_NORMAL, wide(words[2]).c_str(),
                                        nullptr, nullptr, nullptr, nullptr, nullptr);
     if (service == nullptr || !StartServiceW(service, 0, nullptr)) {
@@ -44,9 +44,10 @@ int main(int count, char **words) {
         }
         if (status.dwCurrentState == SERVICE_STOPPED) {
             std::printf("stopped %lu %lu\n", status.dwWin32ExitCode, status.dwServiceSpecificExitCode);
+            const bool deleted = DeleteService(service);
             CloseServiceHandle(service);
             CloseServiceHandle(manager);
-            return 0;
+            return deleted ? 0 : failed();
         }
         Sleep(kPauseMs);
     }

@@ -174,7 +174,7 @@ func TestFingerprintText(t *testing.T) {
 func TestIdentitiesDiffer(t *testing.T) {
 	a, b := newIdentity(t), newIdentity(t)
 	if a.pin == b.pin || a.pin == (protocol.Fingerprint{}) {
-		t.Errorf("two identities have the fingerprints %x and %x, want two different ones", a.pin, b.pin)
+		t.Errorf("two identities have the fingerprints %v and %v, want two different ones", a.pin, b.pin)
 	}
 }
 

@@ -292,7 +292,7 @@ func (a *Access) Rescue(ctx context.Context, r guest.Remote) (released bool, err
 	}
 	a.drop(ctx)
 	defer a.drop(ctx)
-	return a.starter.thaw(ctx, r)
+	return thaw(ctx, a.starter, r)
 }
 
 // Remove sees the agent leave, or ends it, and removes its folder, in a session of its own.

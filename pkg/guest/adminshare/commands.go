@@ -88,19 +88,16 @@ func (c *commands) why(context.Context, guest.Remote) error {
 	return fmt.Errorf("the command that starts it ended with exit code %d before it was ready: %.300q", c.last.Exit, text)
 }
 
-func (c *commands) thaw(ctx context.Context, r guest.Remote) (bool, error) {
-	out, err := c.run(ctx, r.Exe, "thaw")
-	if err != nil {
-		return false, fmt.Errorf("run the agent's thaw: %w", err)
-	}
-	return released(out.Exit)
+func (c *commands) once(ctx context.Context, r guest.Remote, command string, args ...string) (int, error) {
+	out, err := c.run(ctx, r.Exe, append([]string{command}, args...)...)
+	return out.Exit, err
 }
 
 // end has the agent's thaw end it, which is quick where it leaves by itself. Without its program only the entry of its service
 // can be taken out.
 func (c *commands) end(ctx context.Context, r guest.Remote, there bool) error {
 	if there {
-		_, err := c.thaw(ctx, r)
+		_, err := thaw(ctx, c, r)
 		return err
 	}
 	out, err := c.run(ctx, "sc.exe", "delete", servicePrefix+r.Deployment)

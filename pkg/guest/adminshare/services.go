@@ -19,7 +19,7 @@ var _ starter = (*services)(nil)
 // Waiting for services.
 const (
 	stopLimit = 11 * time.Second // from the request to stop to STOPPED
-	thawLimit = 40 * time.Second // the agent's thaw: two services that do not stop, 5 s each, and VSS that lets go late
+	onceLimit = 58 * time.Second // the agent's thaw: two services that do not stop, 5 s each, and VSS that lets go late; its install: 30 s until READY
 )
 
 // manage opens the manager of the guest's services for one piece of work.
@@ -93,14 +93,14 @@ func (s *services) why(ctx context.Context, r guest.Remote) error {
 	return errors.Join(said, err)
 }
 
-// thaw makes a service of the agent's thaw, because services are all that can be started this way.
-func (s *services) thaw(ctx context.Context, r guest.Remote) (held bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, thawLimit)
+// once makes a service of the command, because services are all that can be started this way.
+func (s *services) once(ctx context.Context, r guest.Remote, command string, args ...string) (exit int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, onceLimit)
 	defer cancel()
-	name := servicePrefix + r.Deployment + "-thaw"
-	path := strings.Join([]string{quoted(r.Exe), "service", "-service", "--thaw", name}, " ")
+	name := servicePrefix + r.Deployment + "-" + command
+	path := strings.Join(append([]string{quoted(r.Exe), "service", "-service", "--once", name, command}, args...), " ")
 	err = s.manage(ctx, func(m *svcctl.Manager) error {
-		old, err := find(m, name) // of a rescue that was cut off
+		old, err := find(m, name) // of one that was cut off
 		if err == nil && old != nil {
 			err = errors.Join(ignore(old.Delete(), svcctl.ERROR_SERVICE_MARKED_FOR_DELETE), old.Close())
 		}
@@ -113,23 +113,23 @@ func (s *services) thaw(ctx context.Context, r guest.Remote) (held bool, err err
 		}
 		err = one.Start()
 		if err == nil {
-			held, err = s.thawed(ctx, one)
+			exit, err = ended(ctx, one)
 		}
 		return errors.Join(err, ignore(one.Delete(), svcctl.ERROR_SERVICE_MARKED_FOR_DELETE), one.Close())
 	})
-	return held, err
+	return exit, err
 }
 
-// thawed waits for the end of a service that thaws.
-func (s *services) thawed(ctx context.Context, one *svcctl.Service) (held bool, err error) {
-	status, err := settle(ctx, one, thawLimit)
+// ended waits for the end of a service that does one command, and gives the command's status.
+func ended(ctx context.Context, one *svcctl.Service) (exit int, err error) {
+	status, err := settle(ctx, one, onceLimit)
 	if err != nil {
-		return false, fmt.Errorf("wait for the agent's thaw: %w", err)
+		return 0, fmt.Errorf("wait for the end of the service: %w", err)
 	}
 	if status.Win32Exit != 0 && status.Win32Exit != svcctl.ERROR_SERVICE_SPECIFIC_ERROR {
-		return false, fmt.Errorf("the agent's thaw ended with Windows error %d", status.Win32Exit)
+		return 0, fmt.Errorf("the service ended with Windows error %d", status.Win32Exit)
 	}
-	return released(int(status.SpecificExit))
+	return int(status.SpecificExit), nil
 }
 
 // settle waits for a service to be stopped.
@@ -170,7 +170,7 @@ func (s *services) end(ctx context.Context, r guest.Remote, there bool) error {
 		return err
 	}
 	if !stopped && there {
-		if _, err := s.thaw(ctx, r); err != nil {
+		if _, err := thaw(ctx, s, r); err != nil {
 			return err
 		}
 	}

@@ -15,8 +15,8 @@ type starter interface {
 	// running says whether the agent that was started still is; why says how it ended.
 	running(ctx context.Context, r guest.Remote) (bool, error)
 	why(ctx context.Context, r guest.Remote) error
-	// thaw runs the agent's "thaw", which ends every process of it and says whether something was held until then.
-	thaw(ctx context.Context, r guest.Remote) (released bool, err error)
+	// once runs one command of the agent to its end: thaw, install or uninstall.
+	once(ctx context.Context, r guest.Remote, command string, args ...string) (exit int, err error)
 	// end sees the agent leave, or ends it, and takes its service out of the guest. there is false when its program is gone.
 	end(ctx context.Context, r guest.Remote, there bool) error
 }
@@ -24,8 +24,12 @@ type starter interface {
 // exitThawed is the exit status of the agent's thaw when something was still held and has been released.
 const exitThawed = 9
 
-// released reads the exit status of the agent's thaw.
-func released(exit int) (bool, error) {
+// thaw runs the agent's "thaw", which ends every process of it, and says whether something was held until then.
+func thaw(ctx context.Context, s starter, r guest.Remote) (released bool, err error) {
+	exit, err := s.once(ctx, r, "thaw")
+	if err != nil {
+		return false, fmt.Errorf("run the agent's thaw: %w", err)
+	}
 	switch exit {
 	case 0:
 		return false, nil

@@ -189,8 +189,8 @@ func (a *Access) Rescue(ctx context.Context, r guest.Remote) (released bool, err
 const exitThawed = 9
 
 // run runs one command of the agent to its end.
-func (a *Access) run(ctx context.Context, exe, command string) (exit int, err error) {
-	pid, err := a.ops.Start(ctx, exe, []string{command}, nil)
+func (a *Access) run(ctx context.Context, exe, command string, args ...string) (exit int, err error) {
+	pid, err := a.ops.Start(ctx, exe, append([]string{command}, args...), nil)
 	if err != nil {
 		return 0, fmt.Errorf("start the agent's %s: %w", command, err)
 	}

@@ -236,7 +236,7 @@ func TestPutMakesFreshFolders(t *testing.T) {
 
 func TestStart(t *testing.T) {
 	pin := protocol.Fingerprint{1, 2, 0xff}
-	good := fmt.Sprintf("READY %x 6465\n", pin)
+	good := fmt.Sprintf("READY %v 6465\n", pin)
 	cases := map[string]struct {
 		ready string
 		after int
@@ -258,16 +258,16 @@ func TestStart(t *testing.T) {
 		"never at the end of its line":   {ready: strings.TrimSpace(good), code: "SF3703", text: "deadline"},
 		"empty line":                     {ready: "\n", code: "SF3703"},
 		"rubbish":                        {ready: "\x00\xff\n", code: "SF3703"},
-		"another word":                   {ready: fmt.Sprintf("STEADY %x 6465\n", pin), code: "SF3703"},
+		"another word":                   {ready: fmt.Sprintf("STEADY %v 6465\n", pin), code: "SF3703"},
 		"short fingerprint":              {ready: "READY 0102ff 6465\n", code: "SF3703", text: "not a fingerprint"},
-		"long fingerprint":               {ready: fmt.Sprintf("READY %xff 6465\n", pin), code: "SF3703", text: "not a fingerprint"},
+		"long fingerprint":               {ready: fmt.Sprintf("READY %vff 6465\n", pin), code: "SF3703", text: "not a fingerprint"},
 		"no hex":                         {ready: "READY " + strings.Repeat("zz", 32) + " 6465\n", code: "SF3703", text: "not a fingerprint"},
-		"port 0":                         {ready: fmt.Sprintf("READY %x 0\n", pin), code: "SF3703", text: "not a port"},
-		"port too large":                 {ready: fmt.Sprintf("READY %x 65536\n", pin), code: "SF3703", text: "not a port"},
-		"no port":                        {ready: fmt.Sprintf("READY %x\n", pin), code: "SF3703"},
-		"no process id":                  {ready: fmt.Sprintf("READY %x 6465 x\n", pin), code: "SF3703", text: "not a process id"},
-		"process id 0":                   {ready: fmt.Sprintf("READY %x 6465 0\n", pin), code: "SF3703", text: "not a process id"},
-		"one word too many":              {ready: fmt.Sprintf("READY %x 6465 6466 6467\n", pin), code: "SF3703"},
+		"port 0":                         {ready: fmt.Sprintf("READY %v 0\n", pin), code: "SF3703", text: "not a port"},
+		"port too large":                 {ready: fmt.Sprintf("READY %v 65536\n", pin), code: "SF3703", text: "not a port"},
+		"no port":                        {ready: fmt.Sprintf("READY %v\n", pin), code: "SF3703"},
+		"no process id":                  {ready: fmt.Sprintf("READY %v 6465 x\n", pin), code: "SF3703", text: "not a process id"},
+		"process id 0":                   {ready: fmt.Sprintf("READY %v 6465 0\n", pin), code: "SF3703", text: "not a process id"},
+		"one word too many":              {ready: fmt.Sprintf("READY %v 6465 6466 6467\n", pin), code: "SF3703"},
 		"two lines":                      {ready: good + good, code: "SF3703"},
 	}
 	for name, c := range cases {
@@ -290,7 +290,7 @@ func TestStart(t *testing.T) {
 				if err == nil && (id.Fingerprint != pin || id.Port != 6465) {
 					t.Errorf("Start = %+v, want the fingerprint and the port of READY", id)
 				}
-				want := fmt.Sprintf("run --peer %x --deployment d --port 6465 --ready-file /x/d/ready --only-mount /data --only-mount /log", pin)
+				want := fmt.Sprintf("run --peer %v --deployment d --port 6465 --ready-file /x/d/ready --only-mount /data --only-mount /log", pin)
 				if got := strings.Join(o.args, " "); got != want {
 					t.Errorf("the agent was started with %q, want %q", got, want)
 				}

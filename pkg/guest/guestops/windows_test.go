@@ -36,7 +36,7 @@ func TestWindowsHome(t *testing.T) {
 		if r.Dir != dir || r.Exe != dir+`\stillframe-agent.exe` || o.files[r.Exe] == nil {
 			t.Errorf("Put = %+v, want a program in its own folder below C:\\Windows\\Stillframe", r)
 		}
-		o.ready = fmt.Sprintf("READY %x 6465 812\n", protocol.Fingerprint{7})
+		o.ready = fmt.Sprintf("READY %v 6465 812\n", protocol.Fingerprint{7})
 		id, err := a.Start(t.Context(), r, guest.Bootstrap{Port: 6465})
 		if err != nil || id.PID != 812 || id.Fingerprint != (protocol.Fingerprint{7}) {
 			t.Errorf("Start = %+v, %v, want the process that serves", id, err)
