@@ -127,7 +127,7 @@ func demonstrate(ctx context.Context, world *lab.World, o demoOptions, p *printe
 		return err
 	}
 	p.line("%d records acknowledged. Control image copied without a freeze. Now:", guest.Acknowledged())
-	r, exit, err := runStillframe(ctx, world, demoVM, o.agent, filepath.Join(o.out, "report.json"), o.stillframe, p, stderr)
+	r, exit, err := runStillframe(ctx, world, demoVM, o.agent, "", filepath.Join(o.out, "report.json"), o.stillframe, p, stderr)
 	if err != nil {
 		return err
 	}
@@ -174,12 +174,15 @@ func writes(ctx context.Context, g lab.Guest, n uint64) error {
 }
 
 // runStillframe runs the real program as an operator would, and keeps its object in a file.
-func runStillframe(ctx context.Context, world *lab.World, vm, agent, file, program string, p *printer, stderr io.Writer) (*report, int, error) {
+func runStillframe(ctx context.Context, world *lab.World, vm, agent, road, file, program string, p *printer, stderr io.Writer) (*report, int, error) {
 	ctx, cancel := context.WithTimeout(ctx, demoLimit)
 	defer cancel()
 	args := []string{"run", "--vm", vm, "--window-only", "--agent", agent, "-o", "json"}
+	if road != "" {
+		args = append(args, "--road", road)
+	}
 	p.line("")
-	p.line("$ stillframe run --vm %s --window-only --agent %s -o json", vm, relative(agent))
+	p.line("$ stillframe %s", strings.ReplaceAll(strings.Join(args, " "), agent, relative(agent)))
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = operator(world.Ready(), vm)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it thaws first

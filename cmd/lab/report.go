@@ -29,6 +29,7 @@ type report struct {
 	} `json:"snapshot"`
 	Guest struct {
 		Road         string    `json:"road"`
+		Start        string    `json:"start"`
 		Channel      string    `json:"channel"`
 		AgentVersion string    `json:"agent_version"`
 		Attempts     []attempt `json:"attempts"`
@@ -58,6 +59,7 @@ type phase struct {
 
 type attempt struct {
 	Road    string  `json:"road"`
+	Start   string  `json:"start"`
 	Stage   string  `json:"stage"`
 	OK      bool    `json:"ok"`
 	Code    string  `json:"code"`

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/x509"
 	"encoding/hex"
+	"net/url"
 	"os"
 	"strings"
 
@@ -44,6 +45,14 @@ func (f *reachFlags) flags(cmd *cobra.Command) {
 	flags.BoolVar(&f.winrm.https, "winrm-https", false, "reach WinRM by https, port 5986, where it starts the agent")
 	flags.StringVar(&f.winrm.caFile, "winrm-ca-file", "", "PEM file of the only certificates to trust for that")
 	flags.StringVar(&f.winrm.thumbprint, "winrm-thumbprint", "", "SHA-256 of the only certificate to trust for that")
+}
+
+// account reads the guest's account. The road to a persistent agent needs none.
+func (c *cli) account(f reachFlags) (*url.Userinfo, error) {
+	if f.guestRoad == string(guest.PolicyPersistent) && c.getenv("GOVC_GUEST_LOGIN") == "" {
+		return url.User(""), nil
+	}
+	return c.guestAccount()
 }
 
 // reach reads where guests are reached.

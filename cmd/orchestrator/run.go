@@ -235,7 +235,7 @@ func (c *cli) runOnce(ctx context.Context, f runFlags, id string) (backup.Result
 	if err != nil {
 		return fail(err)
 	}
-	account, err := c.guestAccount()
+	account, err := c.account(f.reachFlags)
 	if err != nil {
 		return fail(err)
 	}

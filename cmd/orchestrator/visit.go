@@ -84,7 +84,7 @@ func (c *cli) arrive(ctx context.Context, f visitFlags, args []string) (v visit,
 	if err != nil {
 		return v, err
 	}
-	if v.account, err = c.guestAccount(); err != nil {
+	if v.account, err = c.account(f.reachFlags); err != nil {
 		return v, err
 	}
 	payloads, err := f.payloads()
