@@ -9,11 +9,11 @@ import (
 
 const usage = `usage: stillframe-agent COMMAND
 
-  run --peer HEX64 --deployment ID --port N --ready-file PATH [--detach]
+  run --peer HEX64 --deployment ID --port N --ready-file PATH [--allow ADDRESS]... [--detach]
           serve one orchestrator by a service of that deployment, wait for its end, then remove it;
-          with --detach print what the service says of its start, and leave it running
+          --allow opens the firewall for that address alone; with --detach print what the service says of its start, and leave it running
   thaw    end the agents of this executable and remove what they left
-  install --peer HEX64 [--port N]
+  install --peer HEX64 [--port N] [--allow ADDRESS]...
           serve one orchestrator from now on, and from each start of Windows on; prints READY
   uninstall
           remove all that install made

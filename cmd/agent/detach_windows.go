@@ -63,6 +63,9 @@ func launchDetached(m *mgr.Mgr, s settings, args []string) (line string, err err
 	err = errors.Join(err, service.Close())
 	if err != nil {
 		err = errors.Join(err, endService(m, name))
+		if len(s.allow) > 0 {
+			err = errors.Join(err, forgetRules(name))
+		}
 	}
 	return line, err
 }

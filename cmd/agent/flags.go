@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/netip"
 	"path/filepath"
 	"strings"
 
@@ -19,6 +20,7 @@ type settings struct {
 	port       int // 0 lets the system choose
 	readyFile  string
 	onlyMount  []string
+	allow      []netip.Addr // of the orchestrator; empty: no firewall is touched, and nobody is refused by his address
 }
 
 // isDeployment tells whether s may stand for a deployment; it is also used as the server name of TLS.
@@ -37,6 +39,7 @@ func parseSettings(args []string) (settings, error) {
 	set.StringVar(&s.deployment, "deployment", "", "")
 	set.IntVar(&s.port, "port", 6465, "")
 	set.StringVar(&s.readyFile, "ready-file", "", "")
+	set.Func("allow", "", s.addAllowed)
 	set.Func("only-mount", "", func(dir string) error {
 		if !filepath.IsAbs(dir) {
 			return errors.New("not an absolute path")

@@ -84,7 +84,7 @@ func runUninstall(args []string, _, stderr io.Writer) int {
 	dir, dirErr := persistentDir()
 	if err = errors.Join(err, dirErr); err == nil {
 		err = withServices(func(m *mgr.Mgr) error {
-			return errors.Join(endService(m, servicePrefix+persistent), removeRegistration(m, exe))
+			return errors.Join(endService(m, servicePrefix+persistent), removeRegistration(m, exe), forgetRules(servicePrefix+persistent))
 		})
 	}
 	if err == nil {

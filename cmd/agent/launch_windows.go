@@ -60,5 +60,8 @@ func launch(m *mgr.Mgr, s settings, args []string) (int, error) {
 		return exitFailed, errors.Join(err, told, service.Close(), removeService(m, name))
 	}
 	status, err := awaitService(service)
+	if len(s.allow) > 0 { // of a service that was killed
+		err = errors.Join(err, forgetRules(name))
+	}
 	return int(status), errors.Join(err, service.Close(), removeService(m, name))
 }

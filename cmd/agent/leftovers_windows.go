@@ -7,8 +7,8 @@ import (
 )
 
 // removeLeftovers deletes the entries of agents that are gone: demand-start services of ours, other than own, whose
-// program nobody runs, not even a launcher that is about to start it.
-func removeLeftovers(m *mgr.Mgr, own string) error {
+// program nobody runs, not even a launcher that is about to start it. It gives the names of those that it deleted.
+func removeLeftovers(m *mgr.Mgr, own string) (gone []string, err error) {
 	all, err := entries(m)
 	for _, e := range all {
 		if e.name == own || e.pid != 0 || e.start != mgr.StartManual {
@@ -17,8 +17,9 @@ func removeLeftovers(m *mgr.Mgr, own string) error {
 		pids, lookErr := processesOf(e.exe)
 		if lookErr == nil && len(pids) == 0 {
 			lookErr = removeService(m, e.name)
+			gone = append(gone, e.name)
 		}
 		err = errors.Join(err, lookErr)
 	}
-	return err
+	return gone, err
 }

@@ -22,11 +22,11 @@ import (
 
 const usage = `usage: stillframe-agent COMMAND
 
-  run --peer HEX64 --deployment ID --port N --ready-file PATH [--only-mount DIR]...
-          serve one orchestrator, then leave
-  serve [--peer HEX64] [--port N] [--only-mount DIR]...
+  run --peer HEX64 --deployment ID --port N --ready-file PATH [--allow ADDRESS]... [--only-mount DIR]...
+          serve one orchestrator, then leave; --allow refuses everyone who comes from elsewhere
+  serve [--peer HEX64] [--port N] [--allow ADDRESS]... [--only-mount DIR]...
           serve one orchestrator, session after session, until it is stopped
-  install --peer HEX64 [--port N] [--only-mount DIR]...
+  install --peer HEX64 [--port N] [--allow ADDRESS]... [--only-mount DIR]...
           have systemd start serve, now and with the system; prints READY
   uninstall
           remove all that install and serve made
@@ -141,7 +141,7 @@ func start(ctx context.Context, s settings, stderr io.Writer) (*agent.Agent, net
 	if err != nil {
 		return nil, nil, "", err
 	}
-	return agent.New(options), masked(seams, l), readyLine(fingerprint, port), nil
+	return agent.New(options), masked(seams, allowed(l, s.allow)), readyLine(fingerprint, port), nil
 }
 
 // prepareToServe thaws what a dead agent left, runs the hooks that it owes, and gives what a session needs.

@@ -88,12 +88,12 @@ func serve(ctx context.Context, s settings, stdout, stderr io.Writer) (held bool
 		return false, errors.Join(err, listener.Close())
 	}
 	say(stdout, exitOK, line+"\n")
-	held, err = sessions(ctx, agent.New(options), masked(seams, listener), func() (net.Listener, error) {
+	held, err = sessions(ctx, agent.New(options), masked(seams, allowed(listener, s.allow)), func() (net.Listener, error) {
 		l, _, err := listen(seams.listenHost, port, h.tls())
 		if err != nil {
 			return nil, err
 		}
-		return masked(seams, l), nil
+		return masked(seams, allowed(l, s.allow)), nil
 	})
 	return held, errors.Join(err, ready.remove())
 }

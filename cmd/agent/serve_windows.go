@@ -46,8 +46,12 @@ func prepareAndServe(ctx context.Context, s settings, name string, stays bool) (
 		err = ready.remove() // of the time before the last start of Windows
 	}
 	exe, exeErr := executable()
+	var gone []string
 	if err = errors.Join(err, exeErr); err == nil {
-		err = withServices(func(m *mgr.Mgr) error { return removeLeftovers(m, name) })
+		err = withServices(func(m *mgr.Mgr) (err error) {
+			gone, err = removeLeftovers(m, name)
+			return err
+		})
 	}
 	if err != nil {
 		return false, errors.Join(err, ready.write(errorLine(err)))
@@ -65,12 +69,36 @@ func prepareAndServe(ctx context.Context, s settings, name string, stays bool) (
 	if err != nil {
 		return false, errors.Join(err, ready.write(errorLine(err)))
 	}
+	closeFirewall := a.openFirewall(firewallRule{name, exe, port, s.allow}, gone)
+	defer func() { err = errors.Join(err, closeFirewall()) }()
 	if err := ready.write(readyLine(a.fingerprint, port) + " " + strconv.Itoa(os.Getpid())); err != nil {
 		return false, errors.Join(err, listener.Close())
 	}
 	a.port = port
 	held, err = a.serve(ctx, listener)
 	return held, errors.Join(err, ready.remove())
+}
+
+// openFirewall lets the orchestrator in, where it is known whence it comes, and takes away the rules of the services that have
+// gone. What fails is a note: the orchestrator finds out whether it gets through.
+func (a *servant) openFirewall(rule firewallRule, gone []string) (closeIt func() error) {
+	var err error
+	for _, name := range gone {
+		if err = forgetRules(name); err != nil {
+			break
+		}
+	}
+	opened := len(rule.from) > 0 && err == nil
+	if opened {
+		err = rule.open()
+	}
+	if err != nil {
+		a.options.Notes = append(a.options.Notes, err)
+	}
+	if !opened || err != nil {
+		return func() error { return nil }
+	}
+	return rule.close
 }
 
 // serve serves one session, or session after session until ctx ends or one of them cannot be.

@@ -59,7 +59,11 @@ func endAgents(exe, own string, stdout io.Writer) (held bool, err error) {
 		held = held || status == exitThawed || forced && !stopped
 		err = errors.Join(err, endErr, windows.CloseHandle(process))
 	}
-	return held, errors.Join(err, withServices(func(m *mgr.Mgr) error { return removeRegistration(m, exe) }))
+	err = errors.Join(err, withServices(func(m *mgr.Mgr) error { return removeRegistration(m, exe) }))
+	if ruleErr := forgetRulesOf(exe); ruleErr != nil { // nothing is held any more, which is what was asked
+		say(stdout, exitOK, "note: "+ruleErr.Error()+"\n")
+	}
+	return held, err
 }
 
 // stopServices stops the services of exe other than own, removes those that a launcher made, and says whether all that ran

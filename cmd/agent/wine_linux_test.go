@@ -259,6 +259,7 @@ func TestWindows(t *testing.T) {
 		{"self-test", (*windows).selfTested},
 		{"persistent", (*windows).persistent},
 		{"persistent, renewed", (*windows).renewed},
+		{"firewall", (*windows).firewall},
 		{"leftovers", (*windows).leftovers},
 	} {
 		t.Run(part.name, func(t *testing.T) {

@@ -42,6 +42,8 @@ type VSSSession struct {
 type Look struct {
 	// Registered are the keys of agents that the registry has: services, VSS provider, COM class and its AppID.
 	Registered []string `json:"registered"`
+	// Rules are the rules of agents that the guest's firewall has (testing/cpp/netsh.cpp).
+	Rules []string `json:"rules"`
 	// Sessions are those of all requestors, the oldest first. Of those that VSS opened Closed were ended properly and Leaked
 	// were left to it; the others are open, or their VSS has died.
 	Sessions []VSSSession `json:"sessions"`
@@ -56,10 +58,19 @@ type Look struct {
 
 // Look reads the registry and the trace.
 func (g *Wine) Look(ctx context.Context) (Look, error) {
-	l := Look{Registered: []string{}, Sessions: []VSSSession{}, Served: []string{}}
+	l := Look{Registered: []string{}, Rules: []string{}, Sessions: []VSSSession{}, Served: []string{}}
 	for _, key := range []string{servicesKey, providersKey, classesKey + "CLSID", classesKey + "AppID"} {
 		if err := g.registered(ctx, &l, key); err != nil {
 			return l, err
+		}
+	}
+	rules, err := g.prefix.FirewallRules()
+	if err != nil {
+		return l, err
+	}
+	for _, rule := range rules {
+		if strings.HasPrefix(rule, "name="+ourService) {
+			l.Rules = append(l.Rules, rule)
 		}
 	}
 	trace, err := g.prefix.Trace()

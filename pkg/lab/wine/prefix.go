@@ -34,7 +34,7 @@ const (
 )
 
 // overrides let the fakes win against Wine's builtins.
-const overrides = "vssapi=n;wevtapi=n;bcryptprimitives=n;mscoree=;mshtml="
+const overrides = "vssapi=n;wevtapi=n;bcryptprimitives=n;netsh.exe=n;mscoree=;mshtml="
 
 // Options say what a prefix has besides C:.
 type Options struct {
