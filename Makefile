@@ -20,7 +20,7 @@ UNPREEMPTED = -X runtime.godebugDefault=asyncpreemptoff=1
 PAYLOAD := pkg/guest/payload
 TOOLS   := .tools/.stamp
 
-.PHONY: help build agent winelab demo test test-scaleout check sim sim-mutants crash-matrix bench tools clean
+.PHONY: help build agent msi winelab demo test test-scaleout check sim sim-mutants crash-matrix bench tools clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile
@@ -51,6 +51,11 @@ demo: ## true freeze windows in the lab, of a Linux and (as root) of a Windows g
 	@if [ $$(id -u) = 0 ]; then $(MAKE) --no-print-directory winelab build/lab/stillframe-agent.exe; fi
 	build/stillframe-lab demo --stillframe build/stillframe --agent build/lab/stillframe-agent --out build/demo \
 	  $$(if [ $$(id -u) = 0 ]; then echo --windows-agent build/lab/stillframe-agent.exe --wine-programs build/wine; fi)
+
+msi: agent ## the Windows Installer package of the persistent agent, build/stillframe-agent.msi; SIGN_CERT= and SIGN_KEY= sign it too
+	@command -v wixl >/dev/null || { echo "make msi: wixl is missing; on Debian as root: apt install msitools wixl" >&2; exit 1; }
+	scripts/msi build/stillframe-agent-windows-amd64.exe "$(VERSION)" build/stillframe-agent.msi
+	if [ -n "$(SIGN_CERT)" ]; then scripts/sign "$(SIGN_CERT)" "$(SIGN_KEY)" build/stillframe-agent.msi; fi
 
 .PHONY: build/lab/stillframe-agent.exe
 build/lab/stillframe-agent.exe:

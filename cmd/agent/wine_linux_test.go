@@ -260,6 +260,7 @@ func TestWindows(t *testing.T) {
 		{"persistent", (*windows).persistent},
 		{"persistent, renewed", (*windows).renewed},
 		{"firewall", (*windows).firewall},
+		{"package", (*windows).packaged},
 		{"leftovers", (*windows).leftovers},
 	} {
 		t.Run(part.name, func(t *testing.T) {

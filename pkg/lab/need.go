@@ -46,6 +46,8 @@ const (
 	Smbclient Requirement = "smbclient"
 	// PythonWinRM is python3-winrm with NTLM, for the system's own Python.
 	PythonWinRM Requirement = "python3-winrm"
+	// Msitools make a Windows Installer package, and read its tables.
+	Msitools Requirement = "msitools"
 	// Systemd is systemd's own reader of units; systemd need not run.
 	Systemd Requirement = "systemd"
 )
@@ -115,6 +117,8 @@ func probe(ctx context.Context, need Requirement) error {
 		err = smb.ProbeClient(ctx)
 	case PythonWinRM:
 		err = judge.ProbeWinRM(ctx)
+	case Msitools:
+		err = probeVersions(ctx, "apt install msitools wixl", []string{"wixl", "--version"}, []string{"msiinfo", "--version"})
 	case Systemd:
 		err = probeVersions(ctx, "apt install systemd", []string{"systemd-analyze", "--version"})
 	default:
