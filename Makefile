@@ -20,7 +20,7 @@ UNPREEMPTED = -X runtime.godebugDefault=asyncpreemptoff=1
 PAYLOAD := pkg/guest/payload
 TOOLS   := .tools/.stamp
 
-.PHONY: help build agent msi winelab demo test test-scaleout check sim sim-mutants crash-matrix bench tools clean
+.PHONY: help build agent agent-packages msi winelab demo test test-scaleout check sim sim-mutants crash-matrix bench tools clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile
@@ -57,11 +57,19 @@ msi: agent ## the Windows Installer package of the persistent agent, build/still
 	scripts/msi build/stillframe-agent-windows-amd64.exe "$(VERSION)" build/stillframe-agent.msi
 	if [ -n "$(SIGN_CERT)" ]; then scripts/sign "$(SIGN_CERT)" "$(SIGN_KEY)" build/stillframe-agent.msi; fi
 
+agent-packages: agent .tools/nfpm ## the deb and the rpm of the persistent agent for amd64 and arm64, into build/
+	for arch in amd64 arm64; do scripts/packages build/stillframe-agent-linux-$$arch $$arch "$(VERSION)" build; done
+
+# Alone, because its modules do not go together with those of the linters.
+.tools/nfpm:
+	@mkdir -p .tools
+	GOBIN=$(CURDIR)/.tools go install github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.0
+
 .PHONY: build/lab/stillframe-agent.exe
 build/lab/stillframe-agent.exe:
 	ldflags='$(UNPREEMPTED)'; GOOS=windows GOARCH=amd64 $(GOBUILD) -tags lab -o $@ ./cmd/agent
 
-test: ## every test, with the race detector; as root on Debian nothing is skipped
+test: .tools/nfpm ## every test, with the race detector; as root on Debian nothing is skipped
 	scripts/deps test
 	@$(MAKE) --no-print-directory build winelab
 	scripts/test

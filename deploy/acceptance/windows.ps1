@@ -198,8 +198,13 @@ try {
     }
     [ordered]@{ writers = $found; sql_events = $sql.Count }
   }
-  Step 'install, uninstall' 'nothing stays behind: no service, class, provider or firewall rule' {
-    [void] (Invoke-Agent @('install', '--peer', ('0' * 64), '--port', '0'))
+  Step 'install, uninstall' 'one firewall rule while it serves; nothing stays behind: no service, class, provider or firewall rule' {
+    [void] (Invoke-Agent @('install', '--peer', ('1' * 64), '--port', '0', '--allow', '192.0.2.1'))
+    $rule = @(Get-NetFirewallRule -DisplayName 'Stillframe-persistent' -ErrorAction SilentlyContinue)
+    if ($rule.Count -ne 1) { throw "the firewall has $($rule.Count) rules for the agent that serves, not one" }
+    $from = ($rule | Get-NetFirewallAddressFilter).RemoteAddress
+    $of = ($rule | Get-NetFirewallApplicationFilter).Program
+    if ($from -ne '192.0.2.1' -or $of -ne $exe) { throw "the rule lets $from reach $of" }
     [void] (Invoke-Agent @('uninstall'))
     $left = @()
     if (Get-Service -Name 'Stillframe*' -ErrorAction SilentlyContinue) { $left += 'a service' }

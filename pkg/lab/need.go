@@ -48,6 +48,8 @@ const (
 	PythonWinRM Requirement = "python3-winrm"
 	// Msitools make a Windows Installer package, and read its tables.
 	Msitools Requirement = "msitools"
+	// Nfpm is the program of `make .tools/nfpm` that makes packages, and dpkg-deb that reads one.
+	Nfpm Requirement = "nfpm"
 	// Systemd is systemd's own reader of units; systemd need not run.
 	Systemd Requirement = "systemd"
 )
@@ -119,6 +121,8 @@ func probe(ctx context.Context, need Requirement) error {
 		err = judge.ProbeWinRM(ctx)
 	case Msitools:
 		err = probeVersions(ctx, "apt install msitools wixl", []string{"wixl", "--version"}, []string{"msiinfo", "--version"})
+	case Nfpm:
+		err = probeNfpm(ctx)
 	case Systemd:
 		err = probeVersions(ctx, "apt install systemd", []string{"systemd-analyze", "--version"})
 	default:
@@ -177,6 +181,17 @@ func probeVersions(ctx context.Context, how string, commands ...[]string) error 
 		}
 	}
 	return nil
+}
+
+// probeNfpm looks for it in the tree that the working directory lies in.
+func probeNfpm(ctx context.Context) error {
+	dir, err := os.Getwd()
+	for ; err == nil && dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if nfpm := filepath.Join(dir, ".tools", "nfpm"); exec.CommandContext(ctx, nfpm, "--version").Run() == nil {
+			return probeVersions(ctx, "apt install dpkg", []string{"dpkg-deb", "--version"})
+		}
+	}
+	return errors.Join(errors.New("no .tools/nfpm that runs: make .tools/nfpm"), err)
 }
 
 func reportSkip(test string, need Requirement, why error) error {
