@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/hex"
@@ -71,8 +70,7 @@ func (s *station) serve(args ...string) *process {
 	s.t.Helper()
 	p := &process{readyFile: filepath.Join(s.home, readyFileName), exited: make(chan error, 1)}
 	p.cmd = s.command(append([]string{"serve"}, args...)...)
-	var stderr bytes.Buffer
-	p.cmd.Stderr = &stderr
+	p.cmd.Stderr = os.Stderr
 	out, err := p.cmd.StdoutPipe()
 	if err == nil {
 		err = p.cmd.Start()
@@ -81,7 +79,8 @@ func (s *station) serve(args ...string) *process {
 		s.t.Fatal(err)
 	}
 	lines := bufio.NewScanner(out)
-	ready := lines.Scan()
+	lines.Scan()
+	line := lines.Text()
 	go func() {
 		for lines.Scan() {
 			continue
@@ -93,9 +92,9 @@ func (s *station) serve(args ...string) *process {
 			s.t.Error(err)
 		}
 	})
-	match := readyForm.FindStringSubmatch(lines.Text())
-	if !ready || match == nil {
-		s.t.Fatalf("serve says %q, %s", lines.Text(), &stderr)
+	match := readyForm.FindStringSubmatch(line)
+	if match == nil {
+		s.t.Fatalf("serve says %q", line)
 	}
 	raw, err := hex.DecodeString(match[1])
 	if err != nil {
@@ -103,8 +102,8 @@ func (s *station) serve(args ...string) *process {
 	}
 	copy(p.fingerprint[:], raw)
 	p.address = "127.0.0.1:" + match[2]
-	if text, err := os.ReadFile(p.readyFile); err != nil || string(text) != lines.Text()+"\n" {
-		s.t.Errorf("ready file %q, %v, want %q", text, err, lines.Text())
+	if text, err := os.ReadFile(p.readyFile); err != nil || string(text) != line+"\n" {
+		s.t.Errorf("ready file %q, %v, want %q", text, err, line)
 	}
 	return p
 }
