@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/stillframe/stillframe/pkg/inventory"
 	"github.com/stillframe/stillframe/pkg/lab"
+	"github.com/stillframe/stillframe/pkg/lab/guests"
 	"github.com/stillframe/stillframe/pkg/vsphere"
 )
 
@@ -169,9 +172,18 @@ func (w windows) holds(t *testing.T) {
 // look has the lab see one session that was completed, and a registration only where there is one.
 func (w windows) look(t *testing.T) {
 	seen, found, err := w.Look(t.Context(), "win")
-	if err != nil || !found || len(seen.Registered) > 0 || len(seen.Sessions) != 1 || seen.Sessions[0].Completed != 1 || seen.Sessions[0].Aborted != 0 ||
+	if err != nil || !found || len(seen.Registered) > 0 || len(seen.Rules) > 0 || len(seen.Sessions) != 1 || seen.Sessions[0].Completed != 1 || seen.Sessions[0].Aborted != 0 ||
 		seen.Opened != 1 || seen.Closed != 1 || len(seen.Served) != 1 {
 		t.Errorf("Look = %+v, %t, %v, want one session that was completed and nothing of an agent", seen, found, err)
+	}
+	g, _ := w.Guest("win")
+	const left = "name=Stillframe-d1\tdir=in\taction=allow"
+	rules := filepath.Join(g.(*guests.Wine).Root(), "lab", "firewall")
+	if err := os.WriteFile(rules, []byte("name=Other\tdir=in\taction=allow\n"+left+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if seen, _, err = w.Look(t.Context(), "win"); err != nil || !slices.Equal(seen.Rules, []string{left}) {
+		t.Errorf("the firewall has %q, %v, want the one rule of an agent", seen.Rules, err)
 	}
 	admin := httptest.NewServer(w.Admin())
 	defer admin.Close()
