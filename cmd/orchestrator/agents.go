@@ -9,9 +9,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stillframe/stillframe/pkg/agent/protocol"
 	"github.com/stillframe/stillframe/pkg/backup"
 	"github.com/stillframe/stillframe/pkg/enrolment"
 	"github.com/stillframe/stillframe/pkg/guest"
+	"github.com/stillframe/stillframe/pkg/inventory"
 )
 
 // installLimit bounds the installation of an agent: a push, and two services that wait 30 s each.
@@ -138,7 +140,7 @@ func (v visit) installBy(ctx context.Context, way guest.Installer, own enrolment
 	if err == nil {
 		touched = true
 		err = try(guest.StageStart, func() (err error) {
-			id, err = way.Install(ctx, remote, guest.Bootstrap{Peer: own.Fingerprint, Port: v.guests.port})
+			id, err = way.Install(ctx, remote, v.bootstrap(own.Fingerprint, v.guests.port))
 			return err
 		})
 	}
@@ -166,13 +168,22 @@ func (v visit) installBy(ctx context.Context, way guest.Installer, own enrolment
 	return a, attempts, err
 }
 
+// bootstrap is what an installed agent is told.
+func (v visit) bootstrap(peer protocol.Fingerprint, port uint16) guest.Bootstrap {
+	b := guest.Bootstrap{Peer: peer, Port: port}
+	if v.payload.System == inventory.Windows { // the others have no firewall of their own to open
+		b.Allow = guest.OwnAddresses(v.guests.way(v.vm, nil).addresses)
+	}
+	return b
+}
+
 // takeBack removes what a failed installation left, and puts the older agent back where there was one.
 func (v visit) takeBack(ctx context.Context, way guest.Installer, r guest.Remote, touched bool, own enrolment.Identity, old enrolment.Agent) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), installLimit)
 	defer cancel()
 	switch {
 	case touched && old.Exe != "":
-		if _, err := way.Install(ctx, guest.Remote{Deployment: r.Deployment, Exe: old.Exe}, guest.Bootstrap{Peer: own.Fingerprint, Port: old.Port}); err != nil {
+		if _, err := way.Install(ctx, guest.Remote{Deployment: r.Deployment, Exe: old.Exe}, v.bootstrap(own.Fingerprint, old.Port)); err != nil {
 			return fmt.Errorf("put the older agent back: %w", err)
 		}
 	case touched:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"io"
 	"net"
 	"net/netip"
@@ -92,6 +93,17 @@ type Bootstrap struct {
 	Port uint16
 	// OnlyMounts bounds what may ever be frozen; empty means all supported file systems.
 	OnlyMounts []string
+	// Allow are our addresses, as far as our routes tell: the agent opens the guest's firewall for them, and for nobody else.
+	Allow []netip.Addr
+}
+
+// Words are the flags of the agent for it.
+func (b Bootstrap) Words() []string {
+	words := []string{"--peer", hex.EncodeToString(b.Peer[:]), "--port", strconv.Itoa(int(b.Port))}
+	for _, a := range b.Allow {
+		words = append(words, "--allow", a.String())
+	}
+	return words
 }
 
 // Identity is what the agent said when it was ready.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stillframe/stillframe/pkg/agent/protocol"
+	"github.com/stillframe/stillframe/pkg/inventory"
 )
 
 // DefaultPort is the agent's control port in the guest.
@@ -133,7 +134,11 @@ func (d Deployer) enter(ctx context.Context, dep *Deployment, t Target) error {
 	var identity Identity
 	err = dep.try(ctx, StageStart, startLimit, func(ctx context.Context) (err error) {
 		dep.remote.Started = true
-		identity, err = dep.access.Start(ctx, dep.remote, Bootstrap{Peer: fingerprint, Port: d.Port, OnlyMounts: d.OnlyMounts})
+		b := Bootstrap{Peer: fingerprint, Port: d.Port, OnlyMounts: d.OnlyMounts}
+		if d.Payload.System == inventory.Windows { // the others have no firewall of their own to open
+			b.Allow = OwnAddresses(t.Addresses)
+		}
+		identity, err = dep.access.Start(ctx, dep.remote, b)
 		return err
 	})
 	dep.remote.PID = identity.PID

@@ -12,7 +12,6 @@ import (
 	"io"
 	"io/fs"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -225,9 +224,7 @@ type (
 func (a *Access) Start(ctx context.Context, r guest.Remote, b guest.Bootstrap) (guest.Identity, error) {
 	defer a.drop(ctx)
 	ready := r.Dir + `\ready`
-	words := []string{
-		"--peer", hex.EncodeToString(b.Peer[:]), "--deployment", r.Deployment, "--port", strconv.Itoa(int(b.Port)), "--ready-file", ready,
-	}
+	words := append(b.Words(), "--deployment", r.Deployment, "--ready-file", ready)
 	if err := a.intend(ctx, guest.StageStart, r); err != nil {
 		return guest.Identity{}, err
 	}

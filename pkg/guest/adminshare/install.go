@@ -2,9 +2,7 @@ package adminshare
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
-	"strconv"
 
 	"github.com/stillframe/stillframe/pkg/guest"
 )
@@ -17,7 +15,7 @@ const persistentReady = windows + home + `\persistent\ready`
 // Install runs the agent's "install", which is over when the agent is ready, or says why not.
 func (a *Access) Install(ctx context.Context, r guest.Remote, b guest.Bootstrap) (guest.Identity, error) {
 	defer a.drop(ctx)
-	exit, err := a.starter.once(ctx, r, "install", "--peer", hex.EncodeToString(b.Peer[:]), "--port", strconv.Itoa(int(b.Port)))
+	exit, err := a.starter.once(ctx, r, "install", b.Words()...)
 	if err != nil {
 		return guest.Identity{}, fmt.Errorf("install the agent: %w", err)
 	}

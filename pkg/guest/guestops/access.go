@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/stillframe/stillframe/pkg/guest"
@@ -104,10 +103,7 @@ func (a *Access) Put(ctx context.Context, p guest.Payload) (guest.Remote, error)
 // Start runs the agent and reads its READY file.
 func (a *Access) Start(ctx context.Context, r guest.Remote, b guest.Bootstrap) (guest.Identity, error) {
 	ready := a.home.join(r.Dir, "ready")
-	args := []string{
-		"run", "--peer", hex.EncodeToString(b.Peer[:]), "--deployment", r.Deployment,
-		"--port", strconv.Itoa(int(b.Port)), "--ready-file", ready,
-	}
+	args := append(append([]string{"run"}, b.Words()...), "--deployment", r.Deployment, "--ready-file", ready)
 	for _, m := range b.OnlyMounts {
 		args = append(args, "--only-mount", m)
 	}

@@ -290,7 +290,7 @@ func TestStart(t *testing.T) {
 				if err == nil && (id.Fingerprint != pin || id.Port != 6465) {
 					t.Errorf("Start = %+v, want the fingerprint and the port of READY", id)
 				}
-				want := fmt.Sprintf("run --peer %v --deployment d --port 6465 --ready-file /x/d/ready --only-mount /data --only-mount /log", pin)
+				want := fmt.Sprintf("run --peer %v --port 6465 --deployment d --ready-file /x/d/ready --only-mount /data --only-mount /log", pin)
 				if got := strings.Join(o.args, " "); got != want {
 					t.Errorf("the agent was started with %q, want %q", got, want)
 				}

@@ -2,9 +2,7 @@ package guestops
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
-	"strconv"
 
 	"github.com/stillframe/stillframe/pkg/guest"
 )
@@ -16,7 +14,7 @@ func (h home) ready() string { return h.join(h.join(h.folder, "persistent"), "re
 
 // Install runs the agent's "install", which is over when the agent is ready, or says why not.
 func (a *Access) Install(ctx context.Context, r guest.Remote, b guest.Bootstrap) (guest.Identity, error) {
-	exit, err := a.run(ctx, r.Exe, "install", "--peer", hex.EncodeToString(b.Peer[:]), "--port", strconv.Itoa(int(b.Port)))
+	exit, err := a.run(ctx, r.Exe, "install", b.Words()...)
 	if err != nil {
 		return guest.Identity{}, err
 	}
