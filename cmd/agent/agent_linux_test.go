@@ -51,8 +51,14 @@ type process struct {
 // launch starts `run` and reads READY from its output.
 func launch(t *testing.T, exe string, peer protocol.Fingerprint, env ...string) *process {
 	t.Helper()
+	return launchWith(t, exe, peer, []string{"--port", "0"}, env...)
+}
+
+// launchWith is launch with the flags of another channel.
+func launchWith(t *testing.T, exe string, peer protocol.Fingerprint, channel []string, env ...string) *process {
+	t.Helper()
 	p := &process{readyFile: filepath.Join(t.TempDir(), "ready"), exited: make(chan error, 1)}
-	p.cmd = exec.Command(exe, "run", "--peer", hex.EncodeToString(peer[:]), "--deployment", "d1", "--port", "0", "--ready-file", p.readyFile)
+	p.cmd = exec.Command(exe, append([]string{"run", "--peer", hex.EncodeToString(peer[:]), "--deployment", "d1", "--ready-file", p.readyFile}, channel...)...)
 	p.cmd.Env = append([]string{
 		"STILLFRAME_LAB_VM_UUID=" + strings.ToUpper(testUUID), "STILLFRAME_LAB_LISTEN_HOST=127.0.0.1", "STILLFRAME_LAB_RUN_DIR=" + t.TempDir(),
 	}, env...)
@@ -311,6 +317,13 @@ func TestUsage(t *testing.T) {
 		{"run", "--peer", peer, "--deployment", "d", "--ready-file", "ready"},
 		{"run", "--peer", peer, "--deployment", "d", "--ready-file", file, "--port", "65536"},
 		{"run", "--peer", peer, "--deployment", "d", "--ready-file", file, "--only-mount", "data"},
+		{"run", "--peer", peer, "--deployment", "d", "--ready-file", file, "--dial", "192.0.2.1:6466", "--port", "0"},
+		{"run", "--peer", peer, "--deployment", "d", "--ready-file", file, "--dial", "192.0.2.1"},
+		{"run", "--peer", peer, "--deployment", "d", "--ready-file", file, "--dial", "192.0.2.1:0"},
+		{"run", "--peer", peer, "--deployment", "d", "--ready-file", file, "--dial", "0.0.0.0:6466"},
+		{"run", "--peer", peer, "--deployment", "d", "--ready-file", file, "--dial", "224.0.0.1:6466"},
+		{"run", "--peer", peer, "--deployment", "d", "--ready-file", file, "--dial", "backup.example:6466"},
+		{"run", "--peer", peer, "--deployment", "d", "--ready-file", file, "--dial", ""},
 		{"run", "--peer", peer, "--deployment", "d", "--ready-file", file, "extra"},
 		{"run", "--peer", peer, "--deployment", "d", "--ready-file", file, "--unknown"},
 	} {

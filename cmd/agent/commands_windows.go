@@ -9,7 +9,7 @@ import (
 
 const usage = `usage: stillframe-agent COMMAND
 
-  run --peer HEX64 --deployment ID --port N --ready-file PATH [--allow ADDRESS]... [--detach]
+  run --peer HEX64 --deployment ID (--port N | --dial ADDRESS:PORT | --mailbox) --ready-file PATH [--allow ADDRESS]... [--detach]
           serve one orchestrator by a service of that deployment, wait for its end, then remove it;
           --allow opens the firewall for that address alone; with --detach print what the service says of its start, and leave it running
   thaw    end the agents of this executable and remove what they left

@@ -22,8 +22,9 @@ import (
 
 const usage = `usage: stillframe-agent COMMAND
 
-  run --peer HEX64 --deployment ID --port N --ready-file PATH [--allow ADDRESS]... [--only-mount DIR]...
-          serve one orchestrator, then leave; --allow refuses everyone who comes from elsewhere
+  run --peer HEX64 --deployment ID (--port N | --dial ADDRESS:PORT | --mailbox) --ready-file PATH [--allow ADDRESS]... [--only-mount DIR]...
+          serve one orchestrator, then leave; --allow refuses everyone who comes from elsewhere;
+          with --dial or --mailbox it listens nowhere, and dials the orchestrator or speaks through the hypervisor
   serve [--peer HEX64] [--port N] [--allow ADDRESS]... [--only-mount DIR]...
           serve one orchestrator, session after session, until it is stopped
   install --peer HEX64 [--port N] [--allow ADDRESS]... [--only-mount DIR]...
@@ -137,7 +138,7 @@ func start(ctx context.Context, s settings, stderr io.Writer) (*agent.Agent, net
 		return nil, nil, "", err
 	}
 	seams := currentSeams()
-	l, port, err := listen(seams.listenHost, s.port, protocol.ServerTLS(own, s.peer))
+	l, port, err := channel(ctx, s, seams.listenHost, s.port, own, &options)
 	if err != nil {
 		return nil, nil, "", err
 	}

@@ -29,6 +29,7 @@ import (
 //   - STILLFRAME_LAB_FREEZER: unix:/path of a scripted freezer, in place of real file systems.
 //   - STILLFRAME_LAB_HOOKS_DIR: in place of /etc/stillframe/hooks.d, and its hooks may belong to the lab's own user; empty
 //     for no hooks, whatever lies in /etc.
+//   - STILLFRAME_LAB_MAILBOX: a folder that stands for guestinfo; see guestinfo_lab.go.
 //   - STILLFRAME_LAB_IDLE: how long to wait for a peer, such as 2s.
 //   - STILLFRAME_LAB_BOOT_ID: the guest's boot id, in place of the kernel's.
 //   - STILLFRAME_LAB_PREPARE: how long the scripted freezer takes to prepare, such as 3s.

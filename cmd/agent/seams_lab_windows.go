@@ -25,6 +25,7 @@ const labEnv = "--lab-env"
 //
 //   - STILLFRAME_LAB_VM_UUID: the VM's uuid, in place of the firmware's.
 //   - STILLFRAME_LAB_LISTEN_HOST: the address to bind, so that several guests fit on one machine.
+//   - STILLFRAME_LAB_MAILBOX: a folder that stands for guestinfo; see guestinfo_lab.go.
 //   - STILLFRAME_LAB_IDLE: how long to wait for a peer, such as 2s.
 //   - STILLFRAME_LAB_BOOT_ID: the guest's boot id, in place of the system's.
 //   - STILLFRAME_LAB_DISKS: where volumes lie, such as C:=serial:0,D:=other:1 with the serial and the number of the disk.

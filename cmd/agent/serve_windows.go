@@ -65,7 +65,7 @@ func prepareAndServe(ctx context.Context, s settings, name string, stays bool) (
 	if err != nil {
 		return false, errors.Join(err, ready.write(errorLine(err)))
 	}
-	listener, port, err := a.listen()
+	listener, port, err := a.listen(ctx)
 	if err != nil {
 		return false, errors.Join(err, ready.write(errorLine(err)))
 	}
@@ -106,7 +106,7 @@ func (a *servant) serve(ctx context.Context, listener net.Listener) (held bool, 
 	for session := agent.New(a.options); ; session = session.Next() {
 		err := session.Serve(ctx, listener)
 		if err == nil && a.home != nil && ctx.Err() == nil {
-			if listener, _, err = a.listen(); err == nil {
+			if listener, _, err = a.listen(ctx); err == nil {
 				continue
 			}
 		}
@@ -120,7 +120,8 @@ func (a *servant) serve(ctx context.Context, listener net.Listener) (held bool, 
 // servant is what the sessions of one agent have in common.
 type servant struct {
 	options     agent.Options
-	config      *tls.Config
+	settings    settings
+	own         tls.Certificate
 	fingerprint protocol.Fingerprint
 	host        string
 	port        int
@@ -137,12 +138,11 @@ func newServant(s settings, exe string, h *host, stays bool) (*servant, error) {
 	}
 	freezer := newFreezer(seams, h)
 	options.Freezer = freezer
-	a := &servant{options: options, host: seams.listenHost, port: s.port}
+	a := &servant{options: options, settings: s, host: seams.listenHost, port: s.port}
 	if stays {
 		return a, a.stay(s, freezer)
 	}
-	own, fingerprint, err := protocol.NewIdentity(identityLife)
-	a.fingerprint, a.config = fingerprint, protocol.ServerTLS(own, s.peer)
+	a.own, a.fingerprint, err = protocol.NewIdentity(identityLife)
 	return a, err
 }
 
@@ -159,11 +159,14 @@ func (a *servant) stay(s settings, freezer agent.Settler) error {
 	}
 	a.home, a.counted = home, &countedFreezer{Settler: freezer, sessions: sessions}
 	a.options.Idle, a.options.Keeper, a.options.Leaked, a.options.Freezer = foreverIdle, home, sessions.count, a.counted
-	a.config, a.fingerprint = home.tls(), home.fingerprint()
+	a.fingerprint = home.fingerprint()
 	return nil
 }
 
-// listen opens the control port; the one of the first session is kept for the others.
-func (a *servant) listen() (net.Listener, int, error) {
-	return listen(a.host, a.port, a.config)
+// listen opens the way to the orchestrator; the port of the first session is kept for the others.
+func (a *servant) listen(ctx context.Context) (net.Listener, int, error) {
+	if a.home != nil {
+		return listen(a.host, a.port, a.home.tls())
+	}
+	return channel(ctx, a.settings, a.host, a.port, a.own, &a.options)
 }

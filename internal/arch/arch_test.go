@@ -46,11 +46,12 @@ var imports = map[string][]string{
 	"pkg/agent/fsfreeze":         {"pkg/agent", "pkg/agent/protocol"},
 	"pkg/agent/hook":             {"pkg/agent", "pkg/agent/protocol"},
 	"pkg/agent/eventlog":         {"pkg/agent/protocol"},
+	"pkg/agent/mailbox":          {},
 	"pkg/agent/vsscode":          {},
 	"pkg/agent/com":              {},
 	"pkg/agent/vss/provider":     {"pkg/agent/com", "pkg/agent/vsscode"},
 	"pkg/agent/vss":              {"pkg/agent", "pkg/agent/com", "pkg/agent/protocol", "pkg/agent/vss/provider", "pkg/agent/vsscode"},
-	"pkg/guest":                  {"internal/failpoint", "pkg/inventory", "pkg/freezewindow", "pkg/agent/protocol"},
+	"pkg/guest":                  {"internal/failpoint", "pkg/inventory", "pkg/freezewindow", "pkg/agent/mailbox", "pkg/agent/protocol"},
 	"pkg/guest/guestops":         {"pkg/inventory", "pkg/guest"},
 	"pkg/guest/persistent":       {"pkg/agent/protocol", "pkg/enrolment", "pkg/guest"},
 	"pkg/guest/adminshare":       {"pkg/guest", "pkg/guest/adminshare/svcctl", "pkg/guest/adminshare/winrm"},
@@ -70,7 +71,7 @@ var imports = map[string][]string{
 		"pkg/schedule", "pkg/secret", "pkg/statefile", "pkg/store", "pkg/vsphere",
 	},
 	"cmd/agent": {
-		"pkg/agent", "pkg/agent/com", "pkg/agent/eventlog", "pkg/agent/fsfreeze", "pkg/agent/hook", "pkg/agent/protocol", "pkg/agent/vss",
+		"pkg/agent", "pkg/agent/com", "pkg/agent/eventlog", "pkg/agent/fsfreeze", "pkg/agent/hook", "pkg/agent/mailbox", "pkg/agent/protocol", "pkg/agent/vss",
 		"pkg/agent/vss/provider", "pkg/agent/vsscode",
 	},
 	"cmd/lab":            {"pkg/lab"},
@@ -244,7 +245,7 @@ func TestForbiddenImports(t *testing.T) {
 // TestNoWallClockInTheWindow: what decides between ARM and THAWED goes by monotonic times alone, which no step of a clock
 // moves. So these packages never strip a time of its monotonic reading, nor make one from a date or a number.
 func TestNoWallClockInTheWindow(t *testing.T) {
-	window := []string{"pkg/freezewindow", "pkg/agent", "pkg/agent/fsfreeze", "pkg/agent/hook", "pkg/agent/protocol", "pkg/guest", "cmd/agent"}
+	window := []string{"pkg/freezewindow", "pkg/agent", "pkg/agent/fsfreeze", "pkg/agent/hook", "pkg/agent/mailbox", "pkg/agent/protocol", "pkg/guest", "cmd/agent"}
 	wall := regexp.MustCompile(`\.(UTC|Local|In|Unix|UnixMilli|UnixMicro|UnixNano|AddDate|AppendFormat)\(|\btime\.(Unix|UnixMilli|UnixMicro|Date|Parse|ParseInLocation)\(|\.Round\(0\)`)
 	seen := map[string]bool{}
 	eachFile(t, func(path, text string) {

@@ -29,6 +29,7 @@ var versions = map[string]struct{ version, scope string }{
 	"github.com/vmware/govmomi":                           {"v0.56.0", product + labOnly + tests},
 	"github.com/hirochachacha/go-smb2":                    {"v1.1.0", product},
 	"github.com/cloudsoda/go-smb2":                        {"v0.0.0-20260918041005-0c5d69b69701", product},
+	"github.com/vmware/vmw-guestinfo":                     {"v0.0.0-20220317130741-510905f0efa3", agentOf},
 	"github.com/oklog/run":                                {"v1.2.0", product},
 	"github.com/prometheus/client_golang":                 {"v1.25.0", product},
 	"github.com/robfig/cron/v3":                           {"v3.0.1", product},

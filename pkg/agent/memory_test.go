@@ -273,10 +273,17 @@ func (m *machine) openWire(t *testing.T, q uint64, resume bool) *wire {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{Conn: tls.Client(plain, protocol.ClientTLS(m.peer.Own, m.peer.Fingerprint, "d")), q: q, got: make(chan protocol.Message, 64)}
-	if err := w.Handshake(); err != nil {
+	conn := tls.Client(plain, protocol.ClientTLS(m.peer.Own, m.peer.Fingerprint, "d"))
+	if err := conn.Handshake(); err != nil {
 		t.Fatal(err)
 	}
+	return wireOf(t, conn, q, resume)
+}
+
+// wireOf says HELLO on a connection that is proved.
+func wireOf(t *testing.T, conn *tls.Conn, q uint64, resume bool) *wire {
+	t.Helper()
+	w := &wire{Conn: conn, q: q, got: make(chan protocol.Message, 64)}
 	go func() {
 		defer close(w.got)
 		for {

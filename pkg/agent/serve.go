@@ -30,6 +30,10 @@ type Options struct {
 	Leaked func() int
 	// Notes are what went wrong before Serve and hinders nothing; they are told in the trace.
 	Notes []error
+	// Slow says that words take seconds on their way, so that a peer gets more time to prove itself.
+	Slow bool
+	// Urgent is told, if it is not nil, whether words are awaited without delay: the guest is armed or held. It must not block.
+	Urgent func(bool)
 }
 
 // Agent serves one orchestrator: it prepares, freezes and thaws as it is told, and thaws by itself when nobody tells.
@@ -179,6 +183,9 @@ func (a *Agent) step(ctx context.Context, at time.Time, e Event) {
 	a.ring.note(at.Sub(a.start), e)
 	var commands []Command
 	a.state, commands = Step(a.state, at.Sub(a.start), e)
+	if a.o.Urgent != nil {
+		a.o.Urgent(a.state.urgent())
+	}
 	if !a.state.mayHold() {
 		a.collect() // before anybody is told
 	}

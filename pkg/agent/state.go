@@ -116,6 +116,11 @@ type State struct {
 	last    time.Duration
 }
 
+// urgent says whether the orchestrator's words are awaited without delay.
+func (s State) urgent() bool {
+	return s.Name == Arming || s.Name == Ready || s.Name == Freezing || s.Name == Frozen || s.Name == Thawing
+}
+
 // Self is what the agent knows of itself and of its guest.
 type Self struct {
 	Version, ExeSHA256, VMUUID, BootID string

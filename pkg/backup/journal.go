@@ -12,7 +12,6 @@ import (
 
 	"github.com/stillframe/stillframe/pkg/admission"
 	"github.com/stillframe/stillframe/pkg/freezewindow"
-	"github.com/stillframe/stillframe/pkg/guest"
 	"github.com/stillframe/stillframe/pkg/inventory"
 	"github.com/stillframe/stillframe/pkg/statefile"
 )
@@ -204,7 +203,10 @@ func (x *run) decided(word admission.Word, code, reason string) error {
 }
 
 // road decides again when the round trip to the agent is known.
-func (x *run) road(rtt time.Duration) error {
+func (x *run) road(rtt time.Duration, b freezewindow.Budget) error {
+	if x.guest.Mailbox() != nil {
+		return x.fits(rtt, b)
+	}
 	why := admission.Road(rtt)
 	if why == "" || x.result.Admission == nil {
 		return nil
@@ -249,7 +251,7 @@ func (x *run) remember(ctx context.Context) {
 	if x.sample == nil || x.Memory == nil {
 		return
 	}
-	x.sample.Road, x.sample.Channel = x.result.Guest.Road, string(guest.ChannelDirect)
+	x.sample.Road, x.sample.Channel = x.result.Guest.Road, x.result.Guest.Channel
 	if err := x.Memory.Record(context.WithoutCancel(ctx), x.vm.InstanceUUID, *x.sample); err != nil {
 		x.Log.Warn("the window was not remembered", zap.Error(err))
 	}

@@ -43,6 +43,26 @@ type hypervisor struct {
 	calls     []string
 	snapshots []inventory.Snapshot
 	closed    bool
+	making    bool // a snapshot
+}
+
+// make says whether a snapshot is made from now on.
+func (h *hypervisor) make(on bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.making = on
+}
+
+func (h *hypervisor) made(s inventory.Snapshot) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.snapshots = append(h.snapshots, s)
+}
+
+func (h *hypervisor) busy() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.making
 }
 
 func (h *hypervisor) call(what string) error {
@@ -105,15 +125,15 @@ func (p *prepared) Create(ctx context.Context, accepted func(string)) (inventory
 		return inventory.Snapshot{}, inventory.Timing{}, err
 	}
 	queued := time.Now()
+	p.h.make(true)
+	defer p.h.make(false)
 	accepted("task-7")
 	select {
 	case <-time.After(p.h.takes):
 	case <-ctx.Done():
 		return inventory.Snapshot{}, inventory.Timing{}, codedError{"SF2004", true}
 	}
-	p.h.mu.Lock()
-	defer p.h.mu.Unlock()
-	p.h.snapshots = append(p.h.snapshots, p.snapshot)
+	p.h.made(p.snapshot)
 	return p.snapshot, inventory.Timing{Sent: queued, PushSeen: time.Now(), Queued: queued, Completed: time.Now()}, nil
 }
 
@@ -128,6 +148,7 @@ type machine struct {
 	gone  chan struct{}
 	once  sync.Once
 	open  error // what Open fails with
+	post  *post // the way in, nil for a wire
 	stop  context.CancelFunc
 	ended chan struct{}
 	peer  guest.Peer
@@ -220,6 +241,9 @@ func (l *listener) Addr() net.Addr { return &net.TCPAddr{} }
 // Open connects to the agent as a Deployer would, without a road.
 func (m *machine) Open(ctx context.Context, _ inventory.VM, _ string, _ uint64) (*guest.Deployment, error) {
 	attempts := []guest.Attempt{{Way: guest.WayGuestOps, Stage: guest.StagePush, OK: true, Took: 1500 * time.Millisecond}}
+	if m.post != nil {
+		return m.post.open(ctx)
+	}
 	if m.open != nil {
 		attempts = append(attempts, guest.Attempt{Way: guest.WayGuestOps, Stage: guest.StageStart, Code: guest.CodeOf(m.open), Text: m.open.Error()})
 		return &guest.Deployment{Attempts: attempts}, m.open

@@ -170,7 +170,7 @@ func (x *run) straight(ctx context.Context) error {
 	leave = func() { closed(); armed() }
 	prepared, began := time.Since(begin), time.Now()
 	failpoint.Before("backup", "window")
-	report, pending := freezewindow.Run(ctx, budget, ready, x.guest.Session, x.snapshot)
+	report, pending := freezewindow.Run(ctx, budget, ready, x.guest.Session, x.snapshotter())
 	failpoint.After("backup", "window")
 	x.result.report(report, prepared)
 	if x.Gate.Thawed != nil {
@@ -236,7 +236,7 @@ func (x *run) windows() bool { return x.vm.System() == inventory.Windows }
 
 // arm measures the road, fits the budget to the agent's own limits and has it prepare; nothing is held yet.
 func (x *run) arm(ctx context.Context) (freezewindow.Ready, freezewindow.Budget, error) {
-	session, budget := x.guest.Session, x.plan.Budget
+	session, budget := x.guest.Session, x.budget()
 	rtt, err := session.RTT(ctx)
 	if err != nil {
 		return freezewindow.Ready{}, budget, x.leave(ctx, err)
@@ -248,7 +248,7 @@ func (x *run) arm(ctx context.Context) (freezewindow.Ready, freezewindow.Budget,
 	if err := budget.Check(rtt); err != nil {
 		return freezewindow.Ready{}, budget, x.leave(ctx, &Refusal{"SF4011", err})
 	}
-	if err := x.road(rtt); err != nil {
+	if err := x.road(rtt, budget); err != nil {
 		return freezewindow.Ready{}, budget, x.leave(ctx, err)
 	}
 	if family := session.Hello.OS.Family; (family == osWindows) != x.windows() {
@@ -259,7 +259,7 @@ func (x *run) arm(ctx context.Context) (freezewindow.Ready, freezewindow.Budget,
 		return freezewindow.Ready{}, budget, x.leave(ctx, err)
 	}
 	r, err := session.Arm(ctx, guest.Order{
-		Mode: x.mode, Budget: budget, Volumes: x.plan.Volumes, BackupType: x.plan.BackupType,
+		Mode: x.hold(), Budget: budget, Volumes: x.plan.Volumes, BackupType: x.plan.BackupType,
 		Required: x.plan.Writers.Required, Tolerated: x.plan.Writers.Tolerated, Excluded: x.plan.Writers.Excluded,
 	})
 	if err != nil {
@@ -487,7 +487,7 @@ func (x *run) remove(ctx context.Context) error {
 // introduce takes over how the agent introduced itself.
 func (x *run) introduce() {
 	h := x.guest.Session.Hello
-	x.result.Guest.Channel = string(guest.ChannelDirect)
+	x.result.Guest.Channel = string(x.guest.Channel())
 	x.result.Guest.AgentVersion = h.AgentVersion
 	x.result.Guest.BootID = h.BootID
 	x.result.Guest.OS = strings.TrimSpace(h.OS.Edition + " " + h.OS.Version)

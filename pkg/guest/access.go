@@ -36,9 +36,11 @@ const (
 
 // Attempt is one try at one stage of one way, kept whether it went well or not.
 type Attempt struct {
-	Way   Way
-	Stage Stage
-	OK    bool
+	Way Way
+	// Channel is the one that the agent was, or was to be, started for.
+	Channel Channel
+	Stage   Stage
+	OK      bool
 	// Skipped is true for a way that was not tried, for what Code and Text say.
 	Skipped bool
 	// Code and Text are empty when it went well.
@@ -91,15 +93,30 @@ type Bootstrap struct {
 	Peer protocol.Fingerprint
 	// Port is the TCP port to listen on; 0 lets the guest choose.
 	Port uint16
+	// DialTo is the IP address and port of the orchestrator that the agent dials instead of listening; empty for not.
+	DialTo string
+	// Mailbox has the agent speak through guestinfo.
+	Mailbox bool
 	// OnlyMounts bounds what may ever be frozen; empty means all supported file systems.
 	OnlyMounts []string
 	// Allow are our addresses, as far as our routes tell: the agent opens the guest's firewall for them, and for nobody else.
 	Allow []netip.Addr
 }
 
+// Listens says whether the agent listens on a port of the guest.
+func (b Bootstrap) Listens() bool { return b.DialTo == "" && !b.Mailbox }
+
 // Words are the flags of the agent for it.
 func (b Bootstrap) Words() []string {
-	words := []string{"--peer", hex.EncodeToString(b.Peer[:]), "--port", strconv.Itoa(int(b.Port))}
+	words := []string{"--peer", hex.EncodeToString(b.Peer[:])}
+	switch {
+	case b.DialTo != "":
+		words = append(words, "--dial", b.DialTo)
+	case b.Mailbox:
+		words = append(words, "--mailbox")
+	default:
+		words = append(words, "--port", strconv.Itoa(int(b.Port)))
+	}
 	for _, a := range b.Allow {
 		words = append(words, "--allow", a.String())
 	}
@@ -109,7 +126,8 @@ func (b Bootstrap) Words() []string {
 // Identity is what the agent said when it was ready.
 type Identity struct {
 	Fingerprint protocol.Fingerprint
-	Port        uint16
+	// Port is 0 for an agent that does not listen.
+	Port uint16
 	// PID is the process that serves, which need not be the one that was started.
 	PID int64
 	// The others are of persistent agents only. Own is the certificate of ours that it lets in, nil for the deployment's;

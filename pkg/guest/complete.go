@@ -30,7 +30,7 @@ const codeExpired = "SF4020"
 // applications that there is no backup.
 func (s *Session) StayOpen(ctx context.Context) error {
 	s.lock <- struct{}{}
-	s.inWindow = false
+	s.inWindow, s.moving = false, true
 	<-s.lock
 	heard := time.Now()
 	ticker := time.NewTicker(beatEvery)
@@ -46,7 +46,7 @@ func (s *Session) StayOpen(ctx context.Context) error {
 			}
 		case <-s.events: // a loss; the next tick sees it
 		case <-ticker.C:
-			if s.connected() && time.Since(heard) < silenceLimit {
+			if s.connected() && time.Since(heard) < s.pace.openSilence {
 				continue
 			}
 			err := s.Resume(ctx)

@@ -3,7 +3,6 @@ package guest
 import (
 	"context"
 	"errors"
-	"net"
 	"time"
 
 	"github.com/stillframe/stillframe/pkg/agent/protocol"
@@ -22,6 +21,8 @@ const (
 	rescueLimit  = 59 * time.Second
 	// certificateLife outlives every run: 24 h of transfer at most.
 	certificateLife = 48 * time.Hour
+	// keepAlive is the time between two signs of life of TCP on an idle connection.
+	keepAlive = 15 * time.Second
 )
 
 // busyPauses are the waits before further tries of a way on which the guest was busy.
@@ -42,6 +43,13 @@ type Deployer struct {
 	Port uint16
 	// OnlyMounts bounds what may be frozen; empty means every supported file system.
 	OnlyMounts []string
+	// Channels are tried in their order on each way, the next one where the agent runs and cannot be spoken with; none is the
+	// direct one only.
+	Channels []Channel
+	// Reverse is where agents dial, for ChannelReverse.
+	Reverse *Reverse
+	// Mailbox gives the box through which both sides speak, for ChannelMailbox. It is closed with the deployment.
+	Mailbox func(ctx context.Context) (Box, error)
 }
 
 // Target is the guest to go to.
@@ -64,6 +72,7 @@ type Deployment struct {
 	Attempts []Attempt
 	// held is true after a Rescue that failed: the guest may be frozen, and only the agent in it can thaw it.
 	held bool
+	line line
 }
 
 // Open pushes the agent, starts it and connects to it, by the first way that goes well. With an error everything that was
@@ -79,7 +88,7 @@ func (d Deployer) Open(ctx context.Context, t Target) (*Deployment, error) {
 			continue
 		}
 		dep.access = w.Access
-		err := d.patiently(ctx, dep, t)
+		err := d.byChannels(ctx, dep, t)
 		if err == nil {
 			return dep, nil
 		}
@@ -97,10 +106,28 @@ func (d Deployer) Open(ctx context.Context, t Target) (*Deployment, error) {
 // final says whether no other way may be tried after an error of the class.
 func final(c Class) bool { return c == ClassAuth || c == ClassIntegrity || c == ClassGuest }
 
-// patiently tries one way, and again while the guest is busy.
-func (d Deployer) patiently(ctx context.Context, dep *Deployment, t Target) error {
+// codeUnreached is that of an agent which runs, and cannot be spoken with: another channel may help.
+const codeUnreached = "SF3701"
+
+// byChannels tries one way with each channel: the agent is started anew for another one.
+func (d Deployer) byChannels(ctx context.Context, dep *Deployment, t Target) (err error) {
+	var all error
+	for _, c := range d.channels(dep.access.Way()) {
+		if err = d.patiently(ctx, dep, t, c); err == nil {
+			return nil
+		}
+		all = errors.Join(all, err)
+		if CodeOf(err) != codeUnreached || dep.Left != nil || ctx.Err() != nil {
+			return all
+		}
+	}
+	return all
+}
+
+// patiently tries one way with one channel, and again while the guest is busy.
+func (d Deployer) patiently(ctx context.Context, dep *Deployment, t Target, c Channel) error {
 	for try := 0; ; try++ {
-		err := d.enter(ctx, dep, t)
+		err := d.enter(ctx, dep, t, c)
 		if err == nil {
 			return nil
 		}
@@ -119,7 +146,7 @@ func (d Deployer) patiently(ctx context.Context, dep *Deployment, t Target) erro
 }
 
 // enter tries one way once.
-func (d Deployer) enter(ctx context.Context, dep *Deployment, t Target) error {
+func (d Deployer) enter(ctx context.Context, dep *Deployment, t Target, c Channel) error {
 	own, fingerprint, err := protocol.NewIdentity(certificateLife)
 	if err != nil {
 		return err
@@ -131,6 +158,9 @@ func (d Deployer) enter(ctx context.Context, dep *Deployment, t Target) error {
 	if err != nil {
 		return err
 	}
+	if dep.line, err = d.line(ctx, dep.remote.Deployment, c); err != nil {
+		return err
+	}
 	var identity Identity
 	err = dep.try(ctx, StageStart, startLimit, func(ctx context.Context) (err error) {
 		dep.remote.Started = true
@@ -138,7 +168,7 @@ func (d Deployer) enter(ctx context.Context, dep *Deployment, t Target) error {
 		if d.Payload.System == inventory.Windows { // the others have no firewall of their own to open
 			b.Allow = OwnAddresses(t.Addresses)
 		}
-		identity, err = dep.access.Start(ctx, dep.remote, b)
+		identity, err = dep.access.Start(ctx, dep.remote, dep.line.tell(b))
 		return err
 	})
 	dep.remote.PID = identity.PID
@@ -152,7 +182,7 @@ func (d Deployer) enter(ctx context.Context, dep *Deployment, t Target) error {
 		Own: own, Fingerprint: identity.Fingerprint, Next: identity.Next, Deployment: dep.remote.Deployment,
 		VMUUID: t.VMUUID, SHA256: d.Payload.SHA256, AnyProgram: identity.AnyProgram, Run: t.Run, Epoch: t.Epoch,
 	}
-	return dep.connect(ctx, peer, endpoints(t.Addresses, identity.Port))
+	return dep.connect(ctx, peer, identity, t.Addresses)
 }
 
 // Way is the one that was taken last.
@@ -163,17 +193,11 @@ func (dep *Deployment) Way() Way {
 	return dep.access.Way()
 }
 
-// connect tries the guest's addresses in their order.
-func (dep *Deployment) connect(ctx context.Context, peer Peer, endpoints []string) error {
-	if len(endpoints) == 0 {
-		return &Error{SF: "SF3701", Op: "connect to the agent", Err: errors.New("VMware Tools report no address of the guest that can be reached")}
-	}
-	var all error
-	for _, endpoint := range endpoints {
-		peer.Dial = func(ctx context.Context) (net.Conn, error) {
-			return (&net.Dialer{Timeout: dialLimit, KeepAlive: 15 * time.Second}).DialContext(ctx, "tcp", endpoint)
-		}
-		err := dep.try(ctx, StageHello, dialLimit+helloLimit, func(ctx context.Context) (err error) {
+// connect tries the ways to the agent in their order.
+func (dep *Deployment) connect(ctx context.Context, peer Peer, id Identity, addresses []string) error {
+	peers, all := dep.line.peers(peer, id, addresses)
+	for _, peer := range peers {
+		err := dep.try(ctx, StageHello, dep.line.limit(), func(ctx context.Context) (err error) {
 			dep.Session, err = Connect(ctx, peer)
 			return err
 		})
@@ -195,7 +219,7 @@ func (dep *Deployment) try(ctx context.Context, stage Stage, limit time.Duration
 	defer cancel()
 	begin := time.Now()
 	err := do(ctx)
-	a := Attempt{Way: dep.access.Way(), Stage: stage, OK: err == nil, Took: time.Since(begin)}
+	a := Attempt{Way: dep.access.Way(), Channel: dep.line.channel(), Stage: stage, OK: err == nil, Took: time.Since(begin)}
 	if err != nil {
 		a.Code, a.Text = CodeOf(err), err.Error()
 	}
@@ -221,6 +245,15 @@ func (dep *Deployment) Close(ctx context.Context) error {
 		dep.Session.Close()
 		dep.Session = nil
 	}
+	err := dep.remove(ctx)
+	if left := dep.line.close(ctx); left != nil {
+		return errors.Join(err, left)
+	}
+	return err
+}
+
+// remove takes the agent out of the guest.
+func (dep *Deployment) remove(ctx context.Context) error {
 	if dep.remote.Dir == "" {
 		return nil
 	}

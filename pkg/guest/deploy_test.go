@@ -3,15 +3,18 @@ package guest_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/stillframe/stillframe/pkg/agent/mailbox"
 	"github.com/stillframe/stillframe/pkg/agent/protocol"
 	"github.com/stillframe/stillframe/pkg/guest"
 )
@@ -21,6 +24,9 @@ type road struct {
 	t       *testing.T
 	agent   *scripted
 	listen  string // host of the agent's socket, empty for none
+	deaf    bool   // an agent that is to dial does not
+	texts   *texts // of a mailbox
+	line    *mailbox.Line
 	failing map[string]error
 	cancel  context.CancelFunc // ends the caller's context in Start
 	half    bool               // Put fails with the folder made
@@ -54,11 +60,28 @@ func (r *road) Put(context.Context, guest.Payload) (guest.Remote, error) {
 	return remote, nil
 }
 
-func (r *road) Start(_ context.Context, _ guest.Remote, b guest.Bootstrap) (guest.Identity, error) {
+func (r *road) Start(ctx context.Context, _ guest.Remote, b guest.Bootstrap) (guest.Identity, error) {
 	r.calls = append(r.calls, "start")
 	id := guest.Identity{PID: 4711, Fingerprint: r.agent.pin, Port: 1}
 	if r.cancel != nil {
 		r.cancel()
+	}
+	if b.Mailbox && r.failing["start"] == nil {
+		r.agent.peerPin = b.Peer
+		r.line = mailbox.Open(ctx, side{r.texts, 1}, "d", mailbox.Options{Called: true, AckAfter: time.Millisecond, RepeatAfter: time.Second, Linger: time.Second})
+		r.group.Go(func() {
+			for {
+				conn, err := r.line.Accept()
+				if err != nil {
+					return
+				}
+				r.group.Go(func() { r.agent.serve(conn) })
+			}
+		})
+		return guest.Identity{PID: 4711, Fingerprint: r.agent.pin}, nil
+	}
+	if b.DialTo != "" && r.failing["start"] == nil {
+		return r.dial(ctx, b)
 	}
 	if r.listen == "" || r.failing["start"] != nil {
 		return id, r.failing["start"]
@@ -81,6 +104,19 @@ func (r *road) Start(_ context.Context, _ guest.Remote, b guest.Bootstrap) (gues
 	return id, nil
 }
 
+// dial has the agent dial.
+func (r *road) dial(ctx context.Context, b guest.Bootstrap) (guest.Identity, error) {
+	r.agent.peerPin = b.Peer
+	if !r.deaf {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", b.DialTo)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.group.Go(func() { r.agent.talk(tls.Client(conn, protocol.ClientTLS(r.agent.own, b.Peer, "d"))) })
+	}
+	return guest.Identity{PID: 4711, Fingerprint: r.agent.pin}, nil
+}
+
 func (r *road) Rescue(ctx context.Context, _ guest.Remote) (bool, error) {
 	r.calls = append(r.calls, "rescue")
 	return false, errors.Join(ctx.Err(), r.failing["rescue"])
@@ -89,6 +125,11 @@ func (r *road) Rescue(ctx context.Context, _ guest.Remote) (bool, error) {
 func (r *road) Remove(ctx context.Context, remote guest.Remote) error {
 	r.calls = append(r.calls, "remove")
 	r.present, r.removed = false, remote
+	if r.line != nil {
+		if err := r.line.Close(); err != nil {
+			r.t.Error(err)
+		}
+	}
 	if r.socket != nil {
 		if err := r.socket.Close(); err != nil {
 			r.t.Error(err)
@@ -222,6 +263,152 @@ func TestDeploy(t *testing.T) {
 				t.Error("something is left in the guest")
 			}
 			r.group.Wait()
+		})
+	}
+}
+
+func TestDeployReverse(t *testing.T) {
+	cases := map[string]struct {
+		change   func(*road)
+		code     string
+		attempts []string
+	}{
+		"well":              {func(*road) {}, "", []string{"push ok", "start ok", "hello ok"}},
+		"the start fails":   {func(r *road) { r.failing["start"] = codedError("SF3703") }, "SF3703", []string{"push ok", "start SF3703", "cleanup ok"}},
+		"it does not dial":  {func(r *road) { r.deaf = true }, "SF3701", []string{"push ok", "start ok", "hello SF3701", "cleanup ok"}},
+		"another one dials": {func(r *road) { r.agent.pin[0]++ }, "SF3702", []string{"push ok", "start ok", "hello SF3702", "cleanup ok"}},
+		"the clean-up fails too": {func(r *road) {
+			r.failing["start"], r.failing["remove"] = codedError("SF3703"), codedError("SF3501")
+		}, "SF3703", []string{"push ok", "start SF3703", "cleanup SF3501"}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // two of them wait for 5 s
+			reverser, err := guest.Listen(t.Context(), "127.83.7.4:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := &road{t: t, agent: newScripted(t), failing: map[string]error{}}
+			c.change(r)
+			d := guest.Deployer{
+				Ways: only(r), Channels: []guest.Channel{guest.ChannelReverse}, Payload: guest.Payload{SHA256: program}, Reverse: &guest.Reverse{Reverser: reverser, Address: reverser.Addr().String()},
+			}
+			dep, err := d.Open(t.Context(), guest.Target{VMUUID: vmUUID})
+			if got := guest.CodeOf(err); got != c.code || (err == nil) != (c.code == "") {
+				t.Errorf("Open = %v with code %q, want %q", err, got, c.code)
+			}
+			if diff := cmp.Diff(c.attempts, tries(dep)); diff != "" {
+				t.Errorf("attempts (-want +got):\n%s", diff)
+			}
+			for i, a := range dep.Attempts[1:] {
+				if a.Channel != guest.ChannelReverse {
+					t.Errorf("attempt %d was for the channel %q, want reverse", i+1, a.Channel)
+				}
+			}
+			if err := dep.Close(t.Context()); err != nil {
+				t.Errorf("Close = %v, want nil", err)
+			}
+			if again, err := reverser.Expect("d"); err != nil {
+				t.Errorf("the deployment is still waited for: %v", err)
+			} else {
+				again.Close()
+			}
+			if err := reverser.Close(); err != nil {
+				t.Error(err)
+			}
+			r.group.Wait()
+		})
+	}
+}
+
+// texts are a mailbox in memory.
+type texts struct {
+	mu     sync.Mutex
+	text   [2]string
+	change chan struct{}
+	closes int
+}
+
+// side is one side of it.
+type side struct {
+	*texts
+	n int
+}
+
+func (s side) Put(_ context.Context, text string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.text[s.n] = text
+	close(s.change)
+	s.change = make(chan struct{})
+	return nil
+}
+
+func (s side) Next(ctx context.Context, last string) (string, error) {
+	for {
+		s.mu.Lock()
+		text, change := s.text[1-s.n], s.change
+		s.mu.Unlock()
+		if text != last {
+			return text, nil
+		}
+		select {
+		case <-change:
+		case <-ctx.Done():
+			return "", context.Cause(ctx)
+		}
+	}
+}
+
+func (s side) Close(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closes++
+	s.text = [2]string{}
+	return nil
+}
+
+func TestDeployMailbox(t *testing.T) {
+	cases := map[string]struct {
+		change   func(*road)
+		box      error
+		code     string
+		attempts []string
+	}{
+		"well":              {func(*road) {}, nil, "", []string{"push ok", "start ok", "hello ok"}},
+		"no mailbox":        {func(*road) {}, codedError("SF2101"), "SF2101", []string{"push ok", "cleanup ok"}},
+		"refused":           {func(r *road) { r.failing["start"] = codedError("SF3850") }, nil, "SF3850", []string{"push ok", "start SF3850", "cleanup ok"}},
+		"another one is in": {func(r *road) { r.agent.pin[0]++ }, nil, "SF3702", []string{"push ok", "start ok", "hello SF3702", "cleanup ok"}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := &road{t: t, agent: newScripted(t), failing: map[string]error{}, texts: &texts{change: make(chan struct{})}}
+				c.change(r)
+				d := guest.Deployer{Ways: only(r), Channels: []guest.Channel{guest.ChannelMailbox}, Payload: guest.Payload{SHA256: program}, Mailbox: func(context.Context) (guest.Box, error) {
+					return side{r.texts, 0}, c.box
+				}}
+				dep, err := d.Open(t.Context(), guest.Target{VMUUID: vmUUID})
+				if got := guest.CodeOf(err); got != c.code || (err == nil) != (c.code == "") {
+					t.Errorf("Open = %v with code %q, want %q", err, got, c.code)
+				}
+				if diff := cmp.Diff(c.attempts, tries(dep)); diff != "" {
+					t.Errorf("attempts (-want +got):\n%s", diff)
+				}
+				if last := dep.Attempts[len(dep.Attempts)-1]; c.box == nil && (last.Channel != guest.ChannelMailbox || dep.Mailbox() == nil) {
+					t.Errorf("the last attempt was for the channel %q, mailbox %v", last.Channel, dep.Mailbox())
+				}
+				if err := errors.Join(dep.Close(t.Context()), dep.Close(t.Context())); err != nil {
+					t.Errorf("Close = %v, want nil", err)
+				}
+				if r.line != nil {
+					r.line.Wait(t.Context())
+				}
+				if c.box == nil && r.texts.closes == 0 || r.texts.text != [2]string{} {
+					t.Errorf("the mailbox was closed %d times and has %.40q", r.texts.closes, r.texts.text)
+				}
+				r.group.Wait()
+			})
 		})
 	}
 }

@@ -9,8 +9,8 @@ import (
 )
 
 // ParseReady reads what an agent says at its start: "READY <64 hex> <port> [<pid>]" or "ERROR <code> <text>". The pid is that of the process that serves,
-// where another one was started; without it, and with an error, it is 0.
-func ParseReady(line string) (Identity, error) {
+// where another one was started; without it, and with an error, it is 0. The port is 0 exactly where the agent does not listen.
+func ParseReady(line string, listens bool) (Identity, error) {
 	var id Identity
 	bad := func(err error) (Identity, error) {
 		return Identity{}, &Error{SF: "SF3703", Op: "read what the agent said at its start", Err: err}
@@ -32,7 +32,7 @@ func ParseReady(line string) (Identity, error) {
 		return bad(fmt.Errorf("%.80q is not a fingerprint", fields[1]))
 	}
 	port, err := strconv.ParseUint(fields[2], 10, 16)
-	if err != nil || port == 0 {
+	if err != nil || (port > 0) != listens {
 		return bad(fmt.Errorf("%.80q is not a port", fields[2]))
 	}
 	if len(fields) == 4 {

@@ -38,12 +38,20 @@ const (
 	refusalsGone = 3
 	rttProbes    = 5
 	rttLimit     = 2 * time.Second
+	// standsEvery is the time between two looks at whether a word has come.
+	standsEvery = 100 * time.Millisecond
 )
 
 // Peer is where the agent is and how both sides know each other.
 type Peer struct {
-	// Dial opens a plain connection to the agent.
+	// Dial opens a plain connection to the agent, which is the server of TLS on it.
 	Dial func(ctx context.Context) (net.Conn, error)
+	// Await is there in place of Dial when it is the agent that dials: it gives the next connection that the agent made, on
+	// which we are the server of TLS and the agent has proved itself (Caller.Await).
+	Await func(ctx context.Context) (*tls.Conn, error)
+	// Slow says that words take seconds on their way, as through a mailbox: limits are longer then, heartbeats rare and none
+	// in the window, THAW is said once on a connection, and no guest is held in the mode io.
+	Slow bool
 	// Own is our certificate, Fingerprint the agent's, Next the one that a persistent agent has announced; zero for none.
 	Own               tls.Certificate
 	Fingerprint, Next protocol.Fingerprint
@@ -61,6 +69,7 @@ type Peer struct {
 // Abort and Close; Send, Events and Resume belong to the window that runs between Arm and Complete.
 type Session struct {
 	peer Peer
+	pace pace
 	id   string
 	// Hello is how the agent introduced itself.
 	Hello *protocol.HelloAnswer
@@ -74,6 +83,8 @@ type Session struct {
 	heard    uint64
 	start    time.Time
 	inWindow bool
+	moving   bool     // of data, after the window
+	thawing  net.Conn // on which THAW was said
 	dropped  int
 	refused  int
 
@@ -93,8 +104,11 @@ type Session struct {
 // Connect dials the agent, proves both sides and says HELLO. The caller closes the session.
 func Connect(ctx context.Context, peer Peer) (*Session, error) {
 	s := &Session{
-		peer: peer, id: newID(), lock: make(chan struct{}, 1), start: time.Now(),
+		peer: peer, pace: quick(), id: newID(), lock: make(chan struct{}, 1), start: time.Now(),
 		answers: make(chan protocol.Message, 16), events: make(chan freezewindow.GuestEvent, 256), closed: make(chan struct{}),
+	}
+	if peer.Slow {
+		s.pace = slow()
 	}
 	if err := s.connect(ctx, false); err != nil {
 		return nil, err
@@ -105,23 +119,9 @@ func Connect(ctx context.Context, peer Peer) (*Session, error) {
 
 // connect makes a connection and says HELLO on it.
 func (s *Session) connect(ctx context.Context, resume bool) error {
-	dialing, cancel := context.WithTimeout(ctx, dialLimit)
-	defer cancel()
-	plain, err := s.peer.Dial(dialing)
+	conn, err := s.open(ctx)
 	if err != nil {
-		if errors.Is(err, syscall.ECONNREFUSED) {
-			s.refused++
-		}
-		return &Error{SF: "SF3701", Op: "connect to the agent", Err: err, gone: s.refused >= refusalsGone}
-	}
-	s.refused = 0
-	conn := tls.Client(plain, protocol.ClientTLS(s.peer.Own, s.peer.Fingerprint, s.peer.Deployment, s.peer.Next))
-	if err := conn.HandshakeContext(dialing); err != nil {
-		sf := "SF3701"
-		if errors.Is(err, protocol.ErrFingerprint) {
-			sf = "SF3702"
-		}
-		return &Error{SF: sf, Op: "prove the agent's identity", Err: errors.Join(err, plain.Close())}
+		return err
 	}
 	answer, err := s.hello(ctx, conn, resume)
 	if err != nil {
@@ -134,9 +134,55 @@ func (s *Session) connect(ctx context.Context, resume bool) error {
 	return nil
 }
 
+// open makes a connection on which both sides are proved, in the role of TLS that the peer leaves to us.
+func (s *Session) open(ctx context.Context) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.pace.dial)
+	defer cancel()
+	if s.peer.Await != nil {
+		return s.await(ctx)
+	}
+	plain, err := s.peer.Dial(ctx)
+	if err != nil {
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			s.refused++
+		}
+		return nil, &Error{SF: "SF3701", Op: "connect to the agent", Err: err, gone: s.refused >= refusalsGone}
+	}
+	s.refused = 0
+	conn := tls.Client(plain, protocol.ClientTLS(s.peer.Own, s.peer.Fingerprint, s.peer.Deployment, s.peer.Next))
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, unproved(errors.Join(err, plain.Close()))
+	}
+	return conn, nil
+}
+
+// await waits for a connection that the agent makes.
+func (s *Session) await(ctx context.Context) (*tls.Conn, error) {
+	conn, err := s.peer.Await(ctx)
+	switch {
+	case errors.Is(err, protocol.ErrFingerprint):
+		return nil, unproved(err)
+	case err != nil:
+		return nil, &Error{SF: "SF3701", Op: "wait for the agent to dial", Err: err, gone: errors.Is(err, net.ErrClosed)}
+	}
+	if err := proved(conn, s.peer.Fingerprint); err != nil {
+		return nil, unproved(errors.Join(err, conn.NetConn().Close()))
+	}
+	return conn, nil
+}
+
+// unproved is the error of a peer that is not the agent, or that was not heard out.
+func unproved(err error) error {
+	sf := "SF3701"
+	if errors.Is(err, protocol.ErrFingerprint) {
+		sf = "SF3702"
+	}
+	return &Error{SF: sf, Op: "prove the agent's identity", Err: err}
+}
+
 // hello exchanges HELLO on a new connection, and makes it the present one.
 func (s *Session) hello(ctx context.Context, conn net.Conn, resume bool) (*protocol.HelloAnswer, error) {
-	limit, cancel := context.WithTimeout(ctx, helloLimit)
+	limit, cancel := context.WithTimeout(ctx, s.pace.hello)
 	defer cancel()
 	stop := context.AfterFunc(limit, func() { closeQuietly(conn) })
 	defer stop()
@@ -258,8 +304,11 @@ func (s *Session) Send(_ context.Context, w freezewindow.Word) error {
 		}
 		err = s.say(&protocol.Go{Go: w.Go, HoldMS: w.Hold.Milliseconds()}, protocol.WordGo)
 	case w.Thaw != "":
+		if s.said() {
+			return nil
+		}
 		err = s.say(&protocol.Thaw{Go: w.Go, Reason: string(w.Thaw)}, protocol.WordThaw)
-	default:
+	case !s.peer.Slow:
 		err = s.say(&protocol.Heartbeat{}, protocol.WordHeartbeat)
 	}
 	if err != nil {
@@ -268,11 +317,29 @@ func (s *Session) Send(_ context.Context, w freezewindow.Word) error {
 	return nil
 }
 
+// said says whether THAW is on its way already, where it is said once only, and that it is from now on.
+func (s *Session) said() bool {
+	s.lock <- struct{}{}
+	defer func() { <-s.lock }()
+	before := s.thawing
+	s.thawing = s.conn
+	return s.peer.Slow && s.conn != nil && before == s.conn
+}
+
 // Events gives what the agent says in the window, and LinkLost.
 func (s *Session) Events() <-chan freezewindow.GuestEvent { return s.events }
 
-// Resume makes a new connection and resumes the session, within dialLimit and helloLimit.
+// Resume makes a new connection and resumes the session, within dialLimit and helloLimit. Where words take seconds, one that
+// stands is given time to answer first.
 func (s *Session) Resume(ctx context.Context) error {
+	if s.pace.answer > 0 {
+		if s.stands(ctx) {
+			return nil
+		}
+		if ctx.Err() != nil { // the connection may still be good for who comes next
+			return &Error{SF: "SF3701", Op: "wait for the agent", Err: context.Cause(ctx)}
+		}
+	}
 	s.lock <- struct{}{}
 	old, down := s.conn, s.down
 	s.conn = nil
@@ -282,6 +349,34 @@ func (s *Session) Resume(ctx context.Context) error {
 	}
 	<-down // the old reader has told its loss, so that it cannot be taken for one of the new connection
 	return s.connect(ctx, true)
+}
+
+// stands waits for a word on the present connection, and says whether one came.
+func (s *Session) stands(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, s.pace.answer)
+	defer cancel()
+	s.lock <- struct{}{}
+	before, down, lost := s.heard, s.down, s.conn == nil
+	<-s.lock
+	ticker := time.NewTicker(standsEvery)
+	defer ticker.Stop()
+	for !lost {
+		select {
+		case <-down:
+			return false
+		case <-ctx.Done():
+			return false
+		case <-ticker.C:
+		}
+		s.lock <- struct{}{}
+		heard := s.heard > before
+		lost = s.conn == nil
+		<-s.lock
+		if heard && !lost {
+			return true
+		}
+	}
+	return false
 }
 
 // read is the only reader of a connection.
@@ -435,17 +530,23 @@ func (s *Session) tellAt(e freezewindow.Event, received time.Time) {
 
 // beat keeps the agent's limit on silence away outside the window.
 func (s *Session) beat() {
-	ticker := time.NewTicker(beatEvery)
+	ticker := time.NewTicker(s.pace.beat)
 	defer ticker.Stop()
+	last := time.Now()
 	for {
 		select {
 		case <-s.closed:
 			return
 		case <-ticker.C:
 			s.lock <- struct{}{}
-			quiet := !s.inWindow && s.conn != nil
+			due := !s.moving || s.pace.openBeat == s.pace.beat || time.Since(last) >= s.pace.openBeat
+			quiet := !s.inWindow && s.conn != nil && due
 			<-s.lock
-			if quiet && s.say(&protocol.Heartbeat{}, protocol.WordHeartbeat) != nil {
+			if !quiet {
+				continue
+			}
+			last = time.Now()
+			if s.say(&protocol.Heartbeat{}, protocol.WordHeartbeat) != nil {
 				continue // the reader tells
 			}
 		}
@@ -466,12 +567,12 @@ func (s *Session) ask(ctx context.Context, m protocol.Message, t, want protocol.
 	if err := s.say(m, t); err != nil {
 		return nil, &Error{SF: "SF3701", Op: fmt.Sprintf("send %s to the agent", t), Err: err}
 	}
-	silence := time.NewTimer(silenceLimit)
+	silence := time.NewTimer(s.pace.silence)
 	defer silence.Stop()
 	for {
 		select {
 		case a := <-s.answers:
-			silence.Reset(silenceLimit)
+			silence.Reset(s.pace.silence)
 			if no, ok := a.(*protocol.Error); ok {
 				return nil, &Error{SF: AgentCode(no.Code, codeProtocol), Op: op, Err: errors.New("the agent answered: " + no.Text)}
 			}
@@ -480,7 +581,7 @@ func (s *Session) ask(ctx context.Context, m protocol.Message, t, want protocol.
 				return a, nil
 			}
 		case <-silence.C:
-			return nil, &Error{SF: "SF3701", Op: op, Err: fmt.Errorf("the agent was silent for %v", silenceLimit)}
+			return nil, &Error{SF: "SF3701", Op: op, Err: fmt.Errorf("the agent was silent for %v", s.pace.silence)}
 		case <-down:
 			if len(s.answers) > 0 { // an agent that was asked to end says so last
 				continue
@@ -495,9 +596,9 @@ func (s *Session) ask(ctx context.Context, m protocol.Message, t, want protocol.
 // RTT measures the longest of a few round trips to the agent.
 func (s *Session) RTT(ctx context.Context) (time.Duration, error) {
 	var longest time.Duration
-	for range rttProbes {
+	for range s.pace.probes {
 		sent := time.Now()
-		if _, err := s.ask(ctx, &protocol.Heartbeat{}, protocol.WordHeartbeat, protocol.WordHeartbeat, rttLimit); err != nil {
+		if _, err := s.ask(ctx, &protocol.Heartbeat{}, protocol.WordHeartbeat, protocol.WordHeartbeat, s.pace.rtt); err != nil {
 			return 0, &Error{SF: "SF4011", Op: "measure the round trip to the agent", Err: err}
 		}
 		longest = max(longest, time.Since(sent))
@@ -522,6 +623,12 @@ type Order struct {
 // stays ready; the caller adds what it knows itself.
 func (s *Session) Arm(ctx context.Context, o Order) (freezewindow.Ready, error) {
 	b := o.Budget
+	if s.peer.Slow {
+		var err error
+		if o.Mode, err = mailboxMode(o.Mode, s.Hello.OS.Family); err != nil {
+			return freezewindow.Ready{}, err
+		}
+	}
 	m := &protocol.Arm{
 		Mode: string(o.Mode), BackupType: cmp.Or(o.BackupType, "copy"), Volumes: o.Volumes, Hooks: []string{},
 		Writers: protocol.WriterPolicy{Required: some(o.Required), Tolerated: some(o.Tolerated), Excluded: some(o.Excluded)},

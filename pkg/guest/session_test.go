@@ -79,7 +79,14 @@ func (a *scripted) dial(context.Context) (net.Conn, error) {
 // serve reads one connection to its end.
 func (a *scripted) serve(plain net.Conn) {
 	a.mu.Lock()
-	w := &wire{Conn: tls.Server(plain, protocol.ServerTLS(a.own, a.peerPin))}
+	config := protocol.ServerTLS(a.own, a.peerPin)
+	a.mu.Unlock()
+	a.talk(tls.Server(plain, config))
+}
+
+func (a *scripted) talk(conn *tls.Conn) {
+	w := &wire{Conn: conn}
+	a.mu.Lock()
 	w.q = a.said // an agent counts its words through the session, not anew on each connection
 	a.wires = append(a.wires, w)
 	a.mu.Unlock()

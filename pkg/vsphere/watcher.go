@@ -41,6 +41,8 @@ type watcher struct {
 
 	mu    sync.Mutex
 	tasks map[types.ManagedObjectReference]*watched
+	// other is told, if it is not nil, what is pushed of anything but tasks. It must not block.
+	other func(types.ObjectUpdate)
 }
 
 // watched is what is known of one task. It may begin with a push, before anybody waits.
@@ -167,6 +169,9 @@ func (w *watcher) take(set *types.UpdateSet, now time.Time) {
 	for _, f := range set.FilterSet {
 		for _, o := range f.ObjectSet {
 			if o.Obj.Type != "Task" {
+				if w.other != nil {
+					w.other(o)
+				}
 				continue
 			}
 			t := w.task(o.Obj)
@@ -187,6 +192,13 @@ func (w *watcher) task(ref types.ManagedObjectReference) *watched {
 		w.tasks[key(ref)] = t
 	}
 	return t
+}
+
+// forget lets go of a task that has ended.
+func (w *watcher) forget(ref types.ManagedObjectReference) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.tasks, key(ref))
 }
 
 // settle notes the end of a task, once.

@@ -235,7 +235,7 @@ func (a *Access) Start(ctx context.Context, r guest.Remote, b guest.Bootstrap) (
 	if err != nil {
 		return guest.Identity{}, err
 	}
-	return guest.ParseReady(line)
+	return guest.ParseReady(line, b.Listens())
 }
 
 // poll waits for the READY file, or for the agent's end.

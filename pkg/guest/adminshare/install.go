@@ -27,7 +27,7 @@ func (a *Access) Install(ctx context.Context, r guest.Remote, b guest.Bootstrap)
 	if err != nil {
 		return guest.Identity{}, &guest.Error{SF: "SF3703", Op: "install the agent", Err: fmt.Errorf("its install ended with exit code %d: %w", exit, err)}
 	}
-	return guest.ParseReady(line)
+	return guest.ParseReady(line, true)
 }
 
 // Uninstall runs the agent's "uninstall".

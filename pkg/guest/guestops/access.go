@@ -119,7 +119,7 @@ func (a *Access) Start(ctx context.Context, r guest.Remote, b guest.Bootstrap) (
 	if err != nil {
 		return id, err
 	}
-	said, err := guest.ParseReady(content)
+	said, err := guest.ParseReady(content, b.Listens())
 	if said.PID == 0 {
 		said.PID = pid
 	}

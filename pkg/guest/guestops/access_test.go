@@ -299,6 +299,30 @@ func TestStart(t *testing.T) {
 	}
 }
 
+// An agent that dials is told where, and has no port.
+func TestStartToDial(t *testing.T) {
+	pin := protocol.Fingerprint{1, 2, 0xff}
+	for ready, code := range map[string]string{
+		fmt.Sprintf("READY %v 0 4712\n", pin): "",
+		fmt.Sprintf("READY %v 6465\n", pin):   "SF3703",
+		fmt.Sprintf("READY %v\n", pin):        "SF3703",
+	} {
+		o := newOperations()
+		o.ready = ready
+		id, err := guestops.New(o, inventory.Linux).Start(t.Context(), guest.Remote{Deployment: "d", Dir: "/x/d", Exe: "/x/d/agent"}, guest.Bootstrap{Peer: pin, DialTo: "192.0.2.1:6466"})
+		if got := guest.CodeOf(err); got != code || (err != nil) != (code != "") {
+			t.Errorf("Start = %v with code %q, want %q", err, got, code)
+		}
+		if err == nil && (id.Port != 0 || id.Fingerprint != pin || id.PID != 4712) {
+			t.Errorf("Start = %+v, want the fingerprint and the process id of READY, and no port", id)
+		}
+		want := fmt.Sprintf("run --peer %v --dial 192.0.2.1:6466 --deployment d --ready-file /x/d/ready", pin)
+		if got := strings.Join(o.args, " "); got != want {
+			t.Errorf("the agent was started with %q, want %q", got, want)
+		}
+	}
+}
+
 func TestStartPassesFaultsOn(t *testing.T) {
 	for _, operation := range []string{"start", "fetch", "running"} {
 		o := newOperations()

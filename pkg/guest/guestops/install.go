@@ -22,7 +22,7 @@ func (a *Access) Install(ctx context.Context, r guest.Remote, b guest.Bootstrap)
 	if readErr != nil {
 		return guest.Identity{}, &guest.Error{SF: "SF3703", Op: "install the agent", Err: fmt.Errorf("its install ended with exit code %d: %w", exit, readErr)}
 	}
-	return guest.ParseReady(string(line))
+	return guest.ParseReady(string(line), true)
 }
 
 // Uninstall runs the agent's "uninstall".
