@@ -202,8 +202,12 @@ func (s *service) build(ctx context.Context, conf *config.Config) (err error) {
 	if err != nil {
 		return err
 	}
+	reverse, err := dialled(ctx, conf.Guests.DialTo, conf.Guests.DialListen)
+	if err != nil {
+		return err
+	}
 	s.rooms = &vcenters{
-		secrets: resolver, book: book, records: s.catalog, installation: s.store.Installation().ID, home: dir, log: s.log, count: s.figures, open: map[string]*slot{},
+		secrets: resolver, book: book, reverse: reverse, records: s.catalog, installation: s.store.Installation().ID, home: dir, log: s.log, count: s.figures, open: map[string]*slot{},
 	}
 	in := s.store.Installation()
 	s.daemon = daemon.New(daemon.Options{

@@ -42,7 +42,9 @@ func (g guests) Open(ctx context.Context, vm inventory.VM, run string, epoch uin
 	if err := in.recall(ctx); err != nil {
 		return &guest.Deployment{}, err
 	}
-	d := guest.Deployer{Ways: in.candidates(ctx, g.road), Port: g.port}
+	d := guest.Deployer{Ways: in.candidates(ctx, g.road), Port: g.port, Channels: g.channels, Reverse: g.reverse, Mailbox: func(ctx context.Context) (guest.Box, error) {
+		return vsphere.OpenMailbox(ctx, g.endpoint, vm)
+	}}
 	var err error
 	if d.Payload, err = g.payloads.of(vm); err != nil && !in.enrolled { // a persistent agent needs none
 		return &guest.Deployment{}, err

@@ -58,6 +58,9 @@ func writeTable(w io.Writer, r backup.Result) error {
 		case !a.OK:
 			state = "FAILED " + a.Code + " " + a.Text
 		}
+		if a.Channel != "" && a.Channel != string(guest.ChannelDirect) {
+			state += " (" + a.Channel + ")"
+		}
 		line("guest    %-17s %-8s %7.3f s  %s", guest.Way{Road: guest.Road(a.Road), Start: guest.Start(a.Start)}, a.Stage, a.Seconds, state)
 	}
 	for _, f := range r.Findings {

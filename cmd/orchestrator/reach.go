@@ -1,11 +1,16 @@
 package main
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -19,6 +24,17 @@ type reach struct {
 	address string // empty is what VMware Tools report
 	road    guest.RoadPolicy
 	winrm   adminshare.WinRM
+	// channels are how words may reach the agent, in their order; reverse is where agents dial, nil without that.
+	channels []guest.Channel
+	reverse  *guest.Reverse
+}
+
+// leave stops listening for agents that dial.
+func (r reach) leave() error {
+	if r.reverse == nil {
+		return nil
+	}
+	return r.reverse.Reverser.Close()
 }
 
 // reachFlags say the same on the command line.
@@ -27,6 +43,8 @@ type reachFlags struct {
 	port      uint16
 	guestRoad string
 	winrm     winrmFlags
+	channel   string
+	dialTo    string
 }
 
 // winrmFlags say how a guest's WinRM is reached.
@@ -42,6 +60,10 @@ func (f *reachFlags) flags(cmd *cobra.Command) {
 	flags.Uint16Var(&f.port, "agent-port", guest.DefaultPort, "TCP port of the agent in the guest; 0 lets the guest choose")
 	f.guestRoad = string(guest.PolicyAuto)
 	flags.Var(&choice{&f.guestRoad, guest.RoadPolicies()}, "road", "the only road into the guest: persistent, adminshare (or with one start, adminshare+svcctl, adminshare+winrm), guestops; auto tries them in their order")
+	f.channel = channelAuto
+	flags.Var(&choice{&f.channel, []string{channelAuto, string(guest.ChannelDirect), string(guest.ChannelReverse), string(guest.ChannelMailbox)}}, "channel",
+		"how words reach the agent: we dial it (direct), it dials us (reverse), or through the VM's configuration (mailbox); auto is direct, then reverse where --dial-to is given")
+	flags.StringVar(&f.dialTo, "dial-to", "", "address and port of this machine, as guests reach it, for agents that dial: 192.0.2.1:6466")
 	flags.BoolVar(&f.winrm.https, "winrm-https", false, "reach WinRM by https, port 5986, where it starts the agent")
 	flags.StringVar(&f.winrm.caFile, "winrm-ca-file", "", "PEM file of the only certificates to trust for that")
 	flags.StringVar(&f.winrm.thumbprint, "winrm-thumbprint", "", "SHA-256 of the only certificate to trust for that")
@@ -55,10 +77,57 @@ func (c *cli) account(f reachFlags) (*url.Userinfo, error) {
 	return c.guestAccount()
 }
 
-// reach reads where guests are reached.
-func (f reachFlags) reach() (reach, error) {
-	w, err := f.winrm.read()
-	return reach{f.port, f.address, guest.RoadPolicy(f.guestRoad), w}, err
+// channelAuto is every channel that is there but the mailbox, which is slow and holds only in the mode writer.
+const channelAuto = "auto"
+
+// channelsOf are the channels of a setting; dials says whether agents can dial this machine.
+func channelsOf(setting string, dials bool) ([]guest.Channel, error) {
+	switch guest.Channel(setting) {
+	case channelAuto, "":
+		if dials {
+			return []guest.Channel{guest.ChannelDirect, guest.ChannelReverse}, nil
+		}
+		return []guest.Channel{guest.ChannelDirect}, nil
+	case guest.ChannelReverse:
+		if !dials {
+			return nil, missing("agents are to dial this machine, and it is not said where: give the address and port at which guests reach it (--dial-to, guests.dial_to)")
+		}
+	}
+	return []guest.Channel{guest.Channel(setting)}, nil
+}
+
+// dialled begins to listen at an address and port at which guests reach this machine; nil without one. With listen it listens
+// there instead. The caller closes its Reverser.
+func dialled(ctx context.Context, to, listen string) (*guest.Reverse, error) {
+	if to == "" {
+		return nil, nil
+	}
+	at, err := netip.ParseAddrPort(to)
+	if err != nil || at.Port() == 0 || at.Addr().IsUnspecified() {
+		return nil, invalid("%q is not an address and a port at which guests reach this machine, such as 192.0.2.1:6466", to)
+	}
+	ctx = context.WithoutCancel(ctx) // an interrupted run still has to thaw
+	reverser, err := guest.Listen(ctx, first(listen, to))
+	if errors.Is(err, syscall.EADDRNOTAVAIL) && listen == "" { // it is another machine's, which hands on to this one
+		reverser, err = guest.Listen(ctx, fmt.Sprintf(":%d", at.Port()))
+	}
+	if err != nil {
+		return nil, invalid("listen for agents that dial: %v", err)
+	}
+	return &guest.Reverse{Reverser: reverser, Address: to}, nil
+}
+
+// reach reads where guests are reached, and begins to listen where agents are to dial. The caller leaves.
+func (f reachFlags) reach(ctx context.Context) (r reach, err error) {
+	r = reach{port: f.port, address: f.address, road: guest.RoadPolicy(f.guestRoad)}
+	if r.winrm, err = f.winrm.read(); err != nil {
+		return r, err
+	}
+	if r.channels, err = channelsOf(f.channel, f.dialTo != ""); err != nil {
+		return r, err
+	}
+	r.reverse, err = dialled(ctx, f.dialTo, "")
+	return r, err
 }
 
 // read checks the flags of WinRM.

@@ -121,10 +121,11 @@ func (c *cli) takeAway(ctx context.Context, f recoverFlags, store *statefile.Sto
 	if err != nil {
 		return none, err
 	}
-	reach, err := f.reach()
+	reach, err := f.reach(ctx)
 	if err != nil {
 		return none, err
 	}
+	defer c.deafen(reach)
 	id, err := uuid.NewV7()
 	if err != nil {
 		return none, err

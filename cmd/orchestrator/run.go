@@ -251,10 +251,11 @@ func (c *cli) runOnce(ctx context.Context, f runFlags, id string) (backup.Result
 	if err != nil {
 		return fail(err)
 	}
-	reach, err := f.reach()
+	reach, err := f.reach(ctx)
 	if err != nil {
 		return fail(err)
 	}
+	defer c.deafen(reach)
 	store, err := c.store(f.state)
 	if err != nil {
 		return fail(err)

@@ -34,6 +34,13 @@ func (c *cli) store(dir string) (*statefile.Store, error) {
 	return statefile.Open(dir, statefile.Options{Now: c.now})
 }
 
+// deafen ends the listening for agents.
+func (c *cli) deafen(r reach) {
+	if err := r.leave(); err != nil {
+		say(c.stderr, "warning: stop listening for agents: "+err.Error())
+	}
+}
+
 // book opens the folder of persistent agents: agents in the state folder, but beside it for the system's, where the daemon has it
 // too.
 func (c *cli) book(dir string) (*enrolment.Book, error) {

@@ -34,6 +34,8 @@ const undoTaskLimit = 30 * time.Second
 type vcenters struct {
 	secrets *secret.Resolver
 	records records
+	// reverse is where agents dial; nil without that.
+	reverse *guest.Reverse
 	// book has the persistent agents.
 	book *enrolment.Book
 	// installation goes into the description of snapshots, home is the HOME of movers.
@@ -152,6 +154,7 @@ func (s *vcenters) close(ctx context.Context) error {
 		}
 		at.give()
 	}
+	errs = append(errs, reach{reverse: s.reverse}.leave())
 	return errors.Join(errs...)
 }
 
@@ -287,7 +290,11 @@ func (s *session) ways(o daemon.Order) (guests, error) {
 	if o.Guest.AgentPort != nil {
 		f.port = uint16(*o.Guest.AgentPort)
 	}
-	in, err := f.reach()
+	in := reach{port: f.port, address: f.address, road: guest.RoadPolicy(f.guestRoad), reverse: s.reverse}
+	var err error
+	if in.winrm, err = f.winrm.read(); err == nil {
+		in.channels, err = channelsOf(o.Guest.Channel, s.reverse != nil)
+	}
 	return guests{endpoint: s.endpoint, store: paper{o.Memory, s.records}, vcenter: s.options.URL.Host, book: s.book, reach: in, now: time.Now}, err
 }
 

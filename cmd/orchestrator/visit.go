@@ -91,7 +91,7 @@ func (c *cli) arrive(ctx context.Context, f visitFlags, args []string) (v visit,
 	if err != nil {
 		return v, err
 	}
-	reach, err := f.reach()
+	reach, err := f.reach(ctx)
 	if err != nil {
 		return v, err
 	}
@@ -115,6 +115,7 @@ func (c *cli) arrive(ctx context.Context, f visitFlags, args []string) (v visit,
 
 // leave logs out of vCenter.
 func (c *cli) leave(ctx context.Context, v visit) {
+	c.deafen(v.guests.reach)
 	if left := v.endpoint.Close(context.WithoutCancel(ctx)); left != nil {
 		say(c.stderr, "warning: log out of vCenter: "+left.Error())
 	}

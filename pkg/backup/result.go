@@ -152,8 +152,9 @@ type Hook struct {
 type Attempt struct {
 	Road  string `json:"road"`
 	Start string `json:"start"`
-	// Stage is empty for a way that was skipped.
+	// Stage and Channel are empty for a way that was skipped.
 	Stage   string `json:"stage"`
+	Channel string `json:"channel"`
 	OK      bool   `json:"ok"`
 	Skipped bool   `json:"skipped"`
 	// Class says what followed from the error: guest.Class.

@@ -500,7 +500,7 @@ func (x *run) attempts() {
 	}
 	for _, a := range x.guest.Attempts {
 		x.result.Guest.Attempts = append(x.result.Guest.Attempts, Attempt{
-			string(a.Way.Road), string(a.Way.Start), string(a.Stage), a.OK, a.Skipped, string(guest.ClassOf(a.Code)), a.Code, a.Text, a.Took.Seconds(),
+			string(a.Way.Road), string(a.Way.Start), string(a.Stage), string(a.Channel), a.OK, a.Skipped, string(guest.ClassOf(a.Code)), a.Code, a.Text, a.Took.Seconds(),
 		})
 		if a.OK && a.Stage == guest.StageHello {
 			x.result.Guest.Road, x.result.Guest.Start = string(a.Way.Road), string(a.Way.Start)

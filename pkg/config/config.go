@@ -72,6 +72,10 @@ type HostRoad struct {
 type Guests struct {
 	Defaults Guest       `json:"defaults"`
 	Rules    []GuestRule `json:"rules"`
+	// DialTo is where guests reach this machine, for agents that dial: an address and a port; empty is none. DialListen is where
+	// the daemon listens for them, empty the same.
+	DialTo     string `json:"dial_to,omitempty"`
+	DialListen string `json:"dial_listen,omitempty"`
 }
 
 // Guest is how the daemon gets into a guest. In a rule, what is empty (AgentPort nil) is not said there; Mode is empty
@@ -83,6 +87,8 @@ type Guest struct {
 	Arch      string `json:"arch,omitempty"`
 	Agent     string `json:"agent,omitempty"`
 	AgentPort *int   `json:"agent_port,omitempty"`
+	// Channel is auto, direct, reverse or mailbox: how words reach the agent.
+	Channel string `json:"channel,omitempty"`
 	// Road is auto, or the only road that may be taken.
 	Road string `json:"road,omitempty"`
 	// WinRMHTTPS reaches WinRM by https, where it starts the agent; WinRMCA and WinRMThumbprint say whom to trust then.

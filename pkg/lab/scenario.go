@@ -153,6 +153,9 @@ type VM struct {
 	// keys of the fakes' config from there, those of a writer as writer.WORD.KEY.
 	Writers []string       `yaml:"writers"`
 	VSS     map[string]any `yaml:"vss"`
+	// Mailbox gives a linux or scripted guest the VM's guestinfo, for agents that speak through it; "refused" has the guest's
+	// settings forbid it.
+	Mailbox string `yaml:"mailbox"`
 	// Ways are the ways into a wine guest besides guest operations.
 	Ways Ways `yaml:"ways"`
 	// Disks has at most one disk so far; empty is one of 64 MiB for a VM with a guest.
@@ -444,6 +447,9 @@ func (v VM) check() error {
 		errs = append(errs, errors.New("stun, rest or network has a number below 0"))
 	}
 	errs = append(errs, v.Agent.check(), v.checkApplications(), v.checkWindows(), v.Ways.check(v.Guest))
+	if !oneOf(v.Mailbox, "", "open", "refused") || v.Mailbox != "" && !oneOf(v.Guest, "linux", "scripted") {
+		errs = append(errs, fmt.Errorf("mailbox %q is not open or refused, or the guest is not linux or scripted", v.Mailbox))
+	}
 	if len(v.Disks) > 1 {
 		errs = append(errs, errors.New("disks has more than one disk"))
 	}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -73,7 +74,8 @@ type machine struct {
 	proxy           *guests.Proxy
 	postgres        *guests.Postgres // nil without one; the guest closes it
 	smallRoot       bool
-	doors           *doors      // nil for a guest with guest operations only
+	doors           *doors // nil for a guest with guest operations only
+	mailbox         *guests.Mailbox
 	stunned         atomic.Bool // once: something may stand still when the world closes
 }
 
@@ -140,6 +142,9 @@ func (w *World) start(ctx context.Context, o Options) error {
 		return err
 	}
 	if err := w.startVCenter(ctx); err != nil {
+		return err
+	}
+	if err := w.openMailboxes(ctx); err != nil {
 		return err
 	}
 	w.schedule("start", "") //nolint:contextcheck // what an event brings back later outlives whoever asked for it
@@ -220,6 +225,31 @@ func (w *World) startManagers(ctx context.Context) error {
 		}
 		if err := w.openDoors(ctx, m); err != nil {
 			return fmt.Errorf("open the ways into %s: %w", m.vm.Name, err)
+		}
+	}
+	return nil
+}
+
+// openMailboxes gives guests the VM's guestinfo.
+func (w *World) openMailboxes(ctx context.Context) error {
+	for _, m := range w.machines {
+		if m.vm.Mailbox == "" {
+			continue
+		}
+		dir := filepath.Join(m.dir, "guestinfo")
+		err := os.Mkdir(dir, 0o700)
+		if err == nil {
+			m.mailbox, err = guests.OpenMailbox(context.WithoutCancel(ctx), w.vcenter, m.vm.Name, dir)
+		}
+		if err == nil && m.vm.Mailbox == "refused" {
+			err = m.mailbox.Refuse("the VM's settings do not let the guest set guestinfo")
+		}
+		if err != nil {
+			return err
+		}
+		key, value, _ := strings.Cut(m.mailbox.Env(), "=")
+		if err := w.managers.SetEnv(m.instance, key, value); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -441,6 +471,11 @@ func (w *World) close(ctx context.Context) error {
 	close(w.stop)
 	w.done.Wait()
 	var errs []error
+	for _, m := range w.machines {
+		if m.mailbox != nil {
+			errs = append(errs, m.mailbox.Close())
+		}
+	}
 	if w.vcenter != nil {
 		errs = append(errs, w.vcenter.Close())
 	}
