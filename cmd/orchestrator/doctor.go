@@ -18,8 +18,11 @@ import (
 	"github.com/stillframe/stillframe/pkg/admission"
 	"github.com/stillframe/stillframe/pkg/advice"
 	"github.com/stillframe/stillframe/pkg/backup"
+	"github.com/stillframe/stillframe/pkg/enrolment"
 	"github.com/stillframe/stillframe/pkg/freezewindow"
 	"github.com/stillframe/stillframe/pkg/guest"
+	"github.com/stillframe/stillframe/pkg/guest/adminshare"
+	"github.com/stillframe/stillframe/pkg/guest/persistent"
 	"github.com/stillframe/stillframe/pkg/inventory"
 	"github.com/stillframe/stillframe/pkg/statefile"
 	"github.com/stillframe/stillframe/pkg/vsphere"
@@ -49,8 +52,9 @@ func (c *cli) doctorCommand() *cobra.Command {
 		Long: `Asks vCenter, the VM, its host and the way into its guest everything that can be asked without changing anything:
 the table of docs/preflight.md. Each row is ok, warn, fail or unknown, with what was seen and what to do.
 
-The guest's account is tried, once, only when GOVC_GUEST_LOGIN is set. The exit status is 0 when nothing fails, 7 when
-something does.
+The guest's account is tried, once, only when GOVC_GUEST_LOGIN is set: by guest operations, or on the road that --road names. With
+--road adminshare there are rows about the admin share, the service control manager and WinRM, with --road persistent one about the
+installed agent. The exit status is 0 when nothing fails, 7 when something does.
 
 With --differential it does touch the VM, three times: it freezes and thaws it without a snapshot, takes and removes a
 snapshot without a freeze, does a whole window, and says from the three which part of a slow or failing window is to blame.`,
@@ -119,6 +123,9 @@ func (c *cli) doctor(ctx context.Context, f doctorFlags) error {
 	if p.store, err = c.store(f.state); err != nil {
 		return err
 	}
+	if p.book, err = c.book(f.state); err != nil {
+		return err
+	}
 	x := examination{APIVersion: backup.APIVersion}
 	endpoint, err := connect(ctx, options, p.store)
 	if err != nil {
@@ -174,6 +181,23 @@ func inside() []inventory.Check {
 	}
 }
 
+// shareRows lists the checks of the road by the admin share, unanswered, in the order of adminshare.Examine.
+func shareRows() []inventory.Check {
+	return []inventory.Check{
+		{ID: string(adminshare.StepPort), Title: "port 445 of the guest answers", Code: "SF3201"},
+		{ID: string(adminshare.StepLogon), Title: "the guest accepts the account by SMB", Code: "SF3001"},
+		{ID: string(adminshare.StepAdmin), Title: "the account may use ADMIN$", Code: "SF3101"},
+		{ID: string(adminshare.StepRoom), Title: "there is room for the agent in ADMIN$", Code: "SF3306"},
+		{ID: string(adminshare.StepServices), Title: "the account may make services", Code: "SF3102"},
+		{ID: string(adminshare.StepWinRM), Title: "WinRM runs a command of the account, whose token UAC does not filter", Code: "SF3501"},
+	}
+}
+
+// persistentRow is the check of an installed agent, unanswered.
+func persistentRow() []inventory.Check {
+	return []inventory.Check{{ID: "persistent_agent", Title: "the installed agent answers, and both sides know each other", Code: "SF3701"}}
+}
+
 // remembered lists the checks on what the state folder knows of the VM, unanswered.
 func remembered() []inventory.Check {
 	return []inventory.Check{
@@ -215,6 +239,7 @@ type patient struct {
 	insecure bool
 	account  *url.Userinfo // nil without a guest account
 	store    *statefile.Store
+	book     *enrolment.Book
 	endpoint *vsphere.Endpoint
 	vm       inventory.VM
 	ready    bool // guest operations are worth a try
@@ -248,7 +273,7 @@ func (p *patient) examine(ctx context.Context, x examination) (examination, erro
 	for i, look := range []func(context.Context, *inventory.Check){p.agent, p.host, p.login, p.port} {
 		look(ctx, &rest[i])
 	}
-	for _, c := range slices.Concat(checks, table, past, rest) {
+	for _, c := range slices.Concat(checks, table, past, rest, p.roads(ctx)) {
 		x.Checks = append(x.Checks, newResult(c))
 	}
 	return x, ctx.Err()
@@ -371,6 +396,9 @@ func (p *patient) login(ctx context.Context, c *inventory.Check) {
 	case !p.ready:
 		found(c, inventory.CheckUnknown, "not tried: guest operations are not ready")
 		return
+	case !guest.RoadPolicy(p.flags.guestRoad).Allows(guest.WayGuestOps):
+		found(c, inventory.CheckUnknown, "not tried: guest operations are not the road, and each logon counts")
+		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, guestLoginLimit)
 	defer cancel()
@@ -380,6 +408,103 @@ func (p *patient) login(ctx context.Context, c *inventory.Check) {
 		return
 	}
 	found(c, inventory.CheckOK, p.account.Username())
+}
+
+// roads looks at the roads that the policy names; auto's are looked at by their own rows, and by what runs told.
+func (p *patient) roads(ctx context.Context) []inventory.Check {
+	switch policy := guest.RoadPolicy(p.flags.guestRoad); {
+	case policy == guest.PolicyPersistent:
+		row := persistentRow()
+		p.persistent(ctx, &row[0])
+		return row
+	case policy == guest.PolicyAuto, policy == guest.PolicyGuestOps, !policy.Allows(guest.WaySCM) && !policy.Allows(guest.WayWinRM):
+		return nil
+	}
+	rows := shareRows()
+	ctx, cancel := context.WithTimeout(ctx, guestLoginLimit)
+	defer cancel()
+	p.share(ctx, rows)
+	return rows
+}
+
+// share looks at the road by the admin share. An account that guest operations were refused with is not tried again.
+func (p *patient) share(ctx context.Context, rows []inventory.Check) {
+	all := func(why string) {
+		for i := range rows {
+			found(&rows[i], inventory.CheckUnknown, why)
+		}
+	}
+	w, err := p.way()
+	switch {
+	case err != nil:
+		failed(&rows[0], err)
+		return
+	case p.vm.System() != inventory.Windows:
+		all("not tried: only Windows guests have an admin share")
+		return
+	case p.account == nil:
+		all("not tried: GOVC_GUEST_LOGIN is not set")
+		return
+	}
+	for i, seen := range w.adminShare(guest.StartWinRM).Examine(ctx) {
+		row := &rows[i]
+		policy := guest.RoadPolicy(p.flags.guestRoad)
+		spare := seen.Step == adminshare.StepWinRM && policy != guest.PolicyWinRM || seen.Step == adminshare.StepServices && policy == guest.PolicyWinRM
+		switch {
+		case seen.Skipped:
+			found(row, inventory.CheckUnknown, "not tried, because of what stands above")
+		case seen.Err != nil:
+			if failed(row, seen.Err); spare { // the other one starts the agent
+				row.Status = inventory.CheckWarn
+			}
+		default:
+			found(row, inventory.CheckOK, seen.Evidence)
+		}
+	}
+}
+
+// persistent speaks with the installed agent.
+func (p *patient) persistent(ctx context.Context, c *inventory.Check) {
+	w, err := p.way()
+	if err == nil {
+		err = w.recall(ctx)
+	}
+	switch {
+	case err != nil:
+		failed(c, err)
+		return
+	case !w.enrolled:
+		found(c, inventory.CheckFail, "no agent of this VM is enrolled: \"stillframe agent deploy\" installs one")
+		c.Code = "SF3020"
+		return
+	}
+	w.target = guest.Target{Addresses: w.addresses, VMUUID: p.vm.UUID, Run: "doctor"}
+	id, err := persistent.New(w.book, w.agent, nil).Start(ctx, guest.Remote{}, guest.Bootstrap{})
+	if err == nil {
+		err = w.alive(ctx, id)
+	}
+	if err != nil {
+		failed(c, err)
+		return
+	}
+	found(c, inventory.CheckOK, fmt.Sprintf("port %d, version %s", w.agent.Port, w.agent.Version))
+}
+
+// way is the way into the patient's guest.
+func (p *patient) way() (*way, error) {
+	in, err := p.flags.winrm.read()
+	if err != nil {
+		return nil, err
+	}
+	account := p.account
+	if account == nil {
+		account = url.User("")
+	}
+	g := guests{
+		endpoint: p.endpoint, store: p.store, account: account, book: p.book, now: p.now,
+		reach: reach{port: p.flags.port, address: p.flags.address, winrm: in},
+	}
+	return g.way(p.vm, nil), nil
 }
 
 // port dials the agent's port. No agent runs now, so that a refusal is as good as an answer; silence is a firewall's.

@@ -350,7 +350,7 @@ func TestPreflightPage(t *testing.T) {
 	const path, begin, end = "../../docs/preflight.md", "<!-- table -->\n", "<!-- end -->\n"
 	var b strings.Builder
 	b.WriteString("\n| id | ok means | else | what to do |\n|---|---|---|---|\n")
-	for _, c := range slices.Concat(entrance(), vsphere.Checks(), remembered(), inside()) {
+	for _, c := range slices.Concat(entrance(), vsphere.Checks(), remembered(), inside(), shareRows(), persistentRow()) {
 		steps := strings.Join(advice.Explain(advice.Code(c.Code)).Next, "; ")
 		fmt.Fprintf(&b, "| `%s` | %s | [%s](errors.md#%s) | %s |\n", c.ID, c.Title, c.Code, strings.ToLower(c.Code), strings.ReplaceAll(steps, "|", "\\|"))
 	}

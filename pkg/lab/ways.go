@@ -17,8 +17,9 @@ import (
 	"github.com/stillframe/stillframe/pkg/lab/winrm"
 )
 
-// Ways are the ways into a wine guest besides guest operations, at the ports that Windows has them, of the guest's own
-// address. They need root.
+// Ways are the ways into a Windows guest besides guest operations, at the ports that Windows has them, of the guest's own
+// address. They need root. A scripted guest with ways is taken for a Windows by vCenter and by who looks at its doors: its drive is
+// an empty folder, its services are a table and its commands do nothing, so that no agent can run in it.
 type Ways struct {
 	// Share is how its SMB server is: encrypted, signing or old; empty is none. With one there is a service control manager.
 	Share string `yaml:"share"`
@@ -79,11 +80,14 @@ const (
 	winrmPortHTTPS = 5986
 )
 
+// any says whether there are any, or silent ports.
+func (w Ways) any() bool { return w.Share != "" || w.WinRM != "" || len(w.Silent) > 0 }
+
 // check says what is wrong with the ways.
 func (w Ways) check(guest string) error {
 	var errs []error
-	if guest != "wine" && (w.Share != "" || w.WinRM != "" || len(w.Services) > 0) {
-		errs = append(errs, errors.New("ways need a wine guest"))
+	if w.any() && !oneOf(guest, "wine", "scripted") {
+		errs = append(errs, errors.New("ways need a wine or a scripted guest"))
 	}
 	if !oneOf(w.Share, "", string(smb.Encrypted), string(smb.Signing), string(smb.Old)) {
 		errs = append(errs, fmt.Errorf("ways.share %q is not encrypted, signing or old", w.Share))
@@ -107,8 +111,12 @@ func (w Ways) check(guest string) error {
 
 // doors are the ways of one machine at work.
 type doors struct {
+	drive    string // what stands for C:
+	services svcctl.Services
+	command  func(ctx context.Context, env []string, program string, args ...string) *exec.Cmd
+
 	share    *smb.Server
-	services *svcctl.Server
+	manager  *svcctl.Server
 	winrm    *winrm.Server
 	silences []*guests.Silence
 	room     string // a mounted folder, empty for none
@@ -119,28 +127,35 @@ type doors struct {
 
 // openDoors starts the ways of a wine guest.
 func (w *World) openDoors(ctx context.Context, m *machine) error {
-	g, ok := m.guest.(*guests.Wine)
-	if !ok {
+	if !m.vm.Ways.any() {
 		return nil
 	}
-	d := &doors{}
+	d := &doors{drive: m.root(), services: &svcctl.Table{}, command: func(ctx context.Context, _ []string, _ string, _ ...string) *exec.Cmd {
+		return exec.CommandContext(ctx, "true")
+	}}
+	if g, ok := m.guest.(*guests.Wine); ok {
+		d.services, d.command = g.Services(), g.Command
+	}
 	m.doors = d
+	if err := os.MkdirAll(filepath.Join(d.drive, "windows"), 0o755); err != nil {
+		return err
+	}
 	address, err := netip.ParseAddr(m.outside)
 	if err != nil {
 		return err
 	}
 	if m.vm.Ways.Room > 0 {
-		if err := d.mountRoom(ctx, filepath.Join(g.Root(), "windows", "Stillframe"), int64(m.vm.Ways.Room)); err != nil {
+		if err := d.mountRoom(ctx, filepath.Join(d.drive, "windows", "Stillframe"), int64(m.vm.Ways.Room)); err != nil {
 			return err
 		}
 	}
 	if m.vm.Ways.Share != "" {
-		if err := w.openShare(ctx, m, g); err != nil {
+		if err := w.openShare(ctx, m); err != nil {
 			return err
 		}
 	}
 	if m.vm.Ways.WinRM != "" {
-		if err := w.openWinRM(ctx, m, g); err != nil {
+		if err := w.openWinRM(ctx, m); err != nil {
 			return err
 		}
 	}
@@ -155,7 +170,7 @@ func (w *World) openDoors(ctx context.Context, m *machine) error {
 }
 
 // openShare starts smbd, and the service control manager behind its pipe.
-func (w *World) openShare(ctx context.Context, m *machine, g *guests.Wine) (err error) {
+func (w *World) openShare(ctx context.Context, m *machine) (err error) {
 	ways := m.vm.Ways
 	dir, err := os.MkdirTemp("", "stillframe-smb-") // Samba's sockets want a short path
 	if err != nil {
@@ -167,15 +182,15 @@ func (w *World) openShare(ctx context.Context, m *machine, g *guests.Wine) (err 
 		Accounts: []smb.Account{{Name: m.user, Password: m.password, State: smb.State(ways.Account), Ordinary: ways.Filtered}},
 	}
 	if !ways.NoAdmin {
-		o.Windows, o.Drive = filepath.Join(g.Root(), "windows"), g.Root()
+		o.Windows, o.Drive = filepath.Join(m.doors.drive, "windows"), m.doors.drive
 	}
 	if m.doors.share, err = smb.Start(ctx, o); err != nil {
 		return err
 	}
 	environment := func() []string { return w.managers.Environment(m.instance) }
-	services := g.Services()
+	services := m.doors.services
 	if ways.Quarantine {
-		services = quarantine{services, g}
+		services = quarantine{services, m.doors.drive}
 	}
 	so := svcctl.Options{Services: services, Words: func() []string {
 		var words []string
@@ -190,11 +205,11 @@ func (w *World) openShare(ctx context.Context, m *machine, g *guests.Wine) (err 
 	if ways.Filtered {
 		so.Ordinary = []string{m.user}
 	}
-	if m.doors.services, err = svcctl.Start(so, m.doors.share.Pipes()); err != nil {
+	if m.doors.manager, err = svcctl.Start(so, m.doors.share.Pipes()); err != nil {
 		return err
 	}
 	for _, f := range ways.Services {
-		m.doors.services.Plan(svcctl.Fault{Call: svcctl.Call(f.Call), Effect: serviceEffects[f.Effect], Win32: svcctl.Win32(f.Win32), Count: f.Count})
+		m.doors.manager.Plan(svcctl.Fault{Call: svcctl.Call(f.Call), Effect: serviceEffects[f.Effect], Win32: svcctl.Win32(f.Win32), Count: f.Count})
 	}
 	return nil
 }
@@ -202,12 +217,12 @@ func (w *World) openShare(ctx context.Context, m *machine, g *guests.Wine) (err 
 // quarantine takes every program of ours away when a service of it is made.
 type quarantine struct {
 	svcctl.Services
-	guest *guests.Wine
+	drive string
 }
 
 // Create removes the program first.
 func (q quarantine) Create(name, display, path string) error {
-	programs, err := filepath.Glob(filepath.Join(q.guest.Root(), "windows", "Stillframe", "*", "stillframe-agent.exe"))
+	programs, err := filepath.Glob(filepath.Join(q.drive, "windows", "Stillframe", "*", "stillframe-agent.exe"))
 	for _, program := range programs {
 		err = errors.Join(err, os.Remove(program))
 	}
@@ -218,14 +233,14 @@ func (q quarantine) Create(name, display, path string) error {
 }
 
 // openWinRM starts the double, whose commands run in the guest.
-func (w *World) openWinRM(ctx context.Context, m *machine, g *guests.Wine) (err error) {
+func (w *World) openWinRM(ctx context.Context, m *machine) (err error) {
 	port, account := winrmPort, winrm.Account{Name: m.user, Password: m.password}
 	if m.vm.Ways.Account != "" {
 		account.State = winrm.Disabled
 	}
 	o := winrm.Options{Accounts: []winrm.Account{account}, Start: func(ctx context.Context, line string) *exec.Cmd {
 		words := strings.Fields(line)
-		return g.Command(ctx, w.managers.Environment(m.instance), words[0], words[1:]...)
+		return m.doors.command(ctx, w.managers.Environment(m.instance), words[0], words[1:]...)
 	}}
 	if m.vm.Ways.WinRM == "https" {
 		port = winrmPortHTTPS
@@ -267,8 +282,8 @@ func (d *doors) close(ctx context.Context) error {
 	if d.winrm != nil {
 		errs = append(errs, d.winrm.Close())
 	}
-	if d.services != nil {
-		errs = append(errs, d.services.Close())
+	if d.manager != nil {
+		errs = append(errs, d.manager.Close())
 	}
 	if d.share != nil {
 		errs = append(errs, d.share.Continue(), d.share.Close())

@@ -45,7 +45,7 @@ func (v VM) checkWindows() error {
 
 // administrator is the name of the guest's administrator.
 func (v VM) administrator() string {
-	if v.Guest == "wine" {
+	if v.Guest == "wine" || v.Ways.any() {
 		return "Administrator"
 	}
 	return "root"

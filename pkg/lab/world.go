@@ -362,7 +362,7 @@ func (a Agent) env() []string {
 // spec is what vCenter knows of a machine.
 func (m *machine) spec() vcenter.VM {
 	family := ""
-	if m.vm.Guest == "wine" {
+	if m.vm.Guest == "wine" || m.vm.Ways.any() {
 		family = "windowsGuest"
 	}
 	power := map[string]string{"off": "poweredOff", "suspended": "suspended"}[m.vm.Power]

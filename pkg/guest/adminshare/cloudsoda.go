@@ -78,6 +78,14 @@ func (s cloudsodaShare) Remove(ctx context.Context, path string) error {
 	return s.share.WithContext(ctx).Remove(path)
 }
 
+func (s cloudsodaShare) Room(ctx context.Context, path string) (int64, error) {
+	info, err := s.share.WithContext(ctx).Statfs(path)
+	if err != nil {
+		return 0, err
+	}
+	return int64(info.AvailableBlockCount() * info.BlockSize() * info.FragmentSize()), nil
+}
+
 // readCloudsoda brings an error of the library to one form.
 func readCloudsoda(err error) (f failure, ok bool) {
 	var response *smb2.ResponseError

@@ -25,6 +25,11 @@ const (
 // adminShare is the share of %SystemRoot%, whose folder ordinary users can read and execute in, and no more.
 const adminShare = "ADMIN$"
 
+// mountError is what comes after a good logon.
+type mountError struct{ error }
+
+func (e *mountError) Unwrap() error { return e.error }
+
 // session is one SMB session with ADMIN$ mounted. It is used until the first error and never after the end of a context.
 type session struct {
 	conn    *watched
@@ -54,7 +59,7 @@ func open(ctx context.Context, o Options) (*session, error) {
 	}
 	s.admin, err = s.client.mount(ctx, adminShare)
 	if err != nil {
-		err = explain(atMount, "connect to "+adminShare+" of "+s.host, s.conn.agreed(), err)
+		err = &mountError{explain(atMount, "connect to "+adminShare+" of "+s.host, s.conn.agreed(), err)}
 		s.close(ctx)
 		return nil, err
 	}

@@ -18,6 +18,8 @@ type Share interface {
 	List(ctx context.Context, path string) ([]fs.FileInfo, error)
 	// Remove removes a file or an empty folder.
 	Remove(ctx context.Context, path string) error
+	// Room is how many bytes the account may still write where path is.
+	Room(ctx context.Context, path string) (int64, error)
 }
 
 // Library is an SMB library.

@@ -149,6 +149,12 @@ func conform(t *testing.T, share Share, windows string) {
 	if _, err := share.List(ctx, "nothing"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("List of nothing = %v, want fs.ErrNotExist", err)
 	}
+	if free, err := share.Room(ctx, "a"); err != nil || free < 1<<20 {
+		t.Errorf("Room = %d, %v, want what the machine has", free, err)
+	}
+	if free, err := share.Room(ctx, "."); err != nil || free < 1<<20 {
+		t.Errorf("Room of the share = %d, %v, want what the machine has", free, err)
+	}
 	if err := share.Remove(ctx, "a"); err == nil {
 		t.Error("a folder with a file in it was removed")
 	}
