@@ -478,7 +478,12 @@ func (p *patient) persistent(ctx context.Context, c *inventory.Check) {
 		c.Code = "SF3020"
 		return
 	}
-	w.target = guest.Target{Addresses: w.addresses, VMUUID: p.vm.UUID, Run: "doctor"}
+	begun, err := p.store.Begin(ctx) // an agent lets in no older epoch than it has seen
+	if err != nil {
+		failed(c, err)
+		return
+	}
+	w.target = guest.Target{Addresses: w.addresses, VMUUID: p.vm.UUID, Run: "doctor", Epoch: begun.Epoch}
 	id, err := persistent.New(w.book, w.agent, nil).Start(ctx, guest.Remote{}, guest.Bootstrap{})
 	if err == nil {
 		err = w.alive(ctx, id)
