@@ -3,8 +3,11 @@ package main
 // serviceCodes are the codes of the error catalogue for what Windows says when a service cannot be installed or started
 // (winerror.h).
 var serviceCodes = map[uint32]string{
+	2:    "SF3406", // ERROR_FILE_NOT_FOUND
+	3:    "SF3406", // ERROR_PATH_NOT_FOUND
 	5:    "SF3102", // ERROR_ACCESS_DENIED
 	112:  "SF3306", // ERROR_DISK_FULL
+	225:  "SF3403", // ERROR_VIRUS_INFECTED
 	577:  "SF3403", // ERROR_INVALID_IMAGE_HASH
 	1053: "SF3401", // ERROR_SERVICE_REQUEST_TIMEOUT
 	1055: "SF3404", // ERROR_SERVICE_DATABASE_LOCKED

@@ -24,8 +24,11 @@ const errorMoreData = 234
 // codes are the codes of the error catalogue for what Windows says of a service (winerror.h). The agent has the same numbers
 // in cmd/agent/servicecode.go; tests hold both to the catalogue.
 var codes = map[uint32]string{
+	2:    "SF3406", // ERROR_FILE_NOT_FOUND
+	3:    "SF3406", // ERROR_PATH_NOT_FOUND
 	5:    "SF3102", // ERROR_ACCESS_DENIED
 	112:  "SF3306", // ERROR_DISK_FULL
+	225:  "SF3403", // ERROR_VIRUS_INFECTED
 	577:  "SF3403", // ERROR_INVALID_IMAGE_HASH
 	1053: "SF3401", // ERROR_SERVICE_REQUEST_TIMEOUT
 	1055: "SF3404", // ERROR_SERVICE_DATABASE_LOCKED
