@@ -77,7 +77,8 @@ type Deployment struct {
 
 // Open pushes the agent, starts it and connects to it, by the first way that goes well. With an error everything that was
 // put into the guest is removed again. No other way is tried after a refused password, after a sign of tampering, when the
-// agent itself refused to serve, or when something could not be removed. The Deployment is never nil: its Attempts are kept
+// agent itself refused to serve, or when something could not be removed. An error that ends it so is the first of those of all
+// ways, and has the code; else the first way's is. The Deployment is never nil: its Attempts are kept
 // whatever happened.
 func (d Deployer) Open(ctx context.Context, t Target) (*Deployment, error) {
 	dep := &Deployment{}
@@ -92,8 +93,12 @@ func (d Deployer) Open(ctx context.Context, t Target) (*Deployment, error) {
 		if err == nil {
 			return dep, nil
 		}
+		if final(ClassOf(CodeOf(err))) {
+			all = errors.Join(err, all)
+			break
+		}
 		all = errors.Join(all, err)
-		if dep.Left != nil || ctx.Err() != nil || final(ClassOf(CodeOf(err))) {
+		if dep.Left != nil || ctx.Err() != nil {
 			break
 		}
 	}

@@ -92,7 +92,7 @@ func (w *World) State() State {
 	return s
 }
 
-// Admin answers GET /calls, /state, /vm/<name>/holds, /vm/<name>/windows and /vm/<name>/snapshots in JSON, and the POSTs of docs/vcsim.md,
+// Admin answers GET /calls, /state, /vm/<name>/holds, /vm/<name>/windows, /vm/<name>/ways and /vm/<name>/snapshots in JSON, and the POSTs of docs/vcsim.md,
 // which change the world. It has no login: serve it on loopback only.
 func (w *World) Admin() http.Handler {
 	mux := http.NewServeMux()
@@ -117,6 +117,14 @@ func (w *World) Admin() http.Handler {
 			return
 		}
 		answer(rw, look, ok)
+	})
+	mux.HandleFunc("GET /vm/{name}/ways", func(rw http.ResponseWriter, r *http.Request) {
+		seen, ok, err := w.WaysOf(r.PathValue("name"))
+		if err != nil {
+			http.Error(rw, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		answer(rw, seen, ok)
 	})
 	mux.HandleFunc("GET /vm/{name}/snapshots", func(rw http.ResponseWriter, r *http.Request) {
 		name := r.PathValue("name")

@@ -59,6 +59,8 @@ type Access struct {
 	o       Options
 	starter starter
 	present *session // nil when there is none
+	// idle is the deployment of which for certain nothing was started; empty for none.
+	idle string
 }
 
 var _ guest.Access = (*Access)(nil)
@@ -88,7 +90,7 @@ func New(o Options) *Access {
 	}
 	a.starter = &services{a}
 	if o.Start == guest.StartWinRM {
-		a.starter = &commands{Access: a}
+		a.starter = &commands{Access: a, instead: services{a}}
 	}
 	return a
 }
@@ -228,7 +230,11 @@ func (a *Access) Start(ctx context.Context, r guest.Remote, b guest.Bootstrap) (
 	if err := a.intend(ctx, guest.StageStart, r); err != nil {
 		return guest.Identity{}, err
 	}
-	if err := a.starter.start(ctx, r, words); err != nil {
+	began, err := a.starter.start(ctx, r, words)
+	if !began {
+		a.idle = r.Deployment
+	}
+	if err != nil {
 		return guest.Identity{}, fmt.Errorf("start the agent: %w", err)
 	}
 	line, err := a.poll(ctx, r, ready)
@@ -308,7 +314,7 @@ func (a *Access) Remove(ctx context.Context, r guest.Remote) error {
 	if err != nil && !gone {
 		return err
 	}
-	if r.Started {
+	if r.Started && a.idle != r.Deployment {
 		if err := a.starter.end(ctx, r, slices.Contains(names, base(r.Exe))); err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/stillframe/stillframe/pkg/guest"
 	"github.com/stillframe/stillframe/pkg/guest/adminshare/winrm"
@@ -41,25 +42,28 @@ type commands struct {
 	*Access
 	// last is what the command said that was to start the agent.
 	last winrm.Output
+	// instead does what has to be done where WinRM does not.
+	instead services
 }
 
 var _ starter = (*commands)(nil)
 
-// run runs one program in the guest, at the first address that takes a connection.
-func (c *commands) run(ctx context.Context, program string, args ...string) (winrm.Output, error) {
+// run runs one program in the guest, at the first address that takes a connection. ran is false where for certain it has not
+// begun.
+func (c *commands) run(ctx context.Context, program string, args ...string) (out winrm.Output, ran bool, err error) {
 	var all error
 	for _, host := range c.o.Addresses {
 		client, err := c.dial(ctx, host)
 		if err == nil {
 			out, err := client.Run(ctx, program, args, nil)
-			return out, errors.Join(err, client.Close())
+			return out, !errors.Is(err, winrm.ErrNotRun), errors.Join(err, client.Close())
 		}
 		all = errors.Join(all, err)
 		if class := guest.ClassOf(guest.CodeOf(err)); class != guest.ClassUnreachable || ctx.Err() != nil {
 			break
 		}
 	}
-	return winrm.Output{}, all
+	return winrm.Output{}, false, all
 }
 
 func (c *commands) dial(ctx context.Context, host string) (client *winrm.Client, err error) {
@@ -75,9 +79,9 @@ func (c *commands) dial(ctx context.Context, host string) (client *winrm.Client,
 }
 
 // start leaves the agent behind as a service: what a shell of WinRM started is killed with the shell.
-func (c *commands) start(ctx context.Context, r guest.Remote, words []string) (err error) {
-	c.last, err = c.run(ctx, r.Exe, append([]string{"run", "--detach"}, words...)...)
-	return err
+func (c *commands) start(ctx context.Context, r guest.Remote, words []string) (began bool, err error) {
+	c.last, began, err = c.run(ctx, r.Exe, append([]string{"run", "--detach"}, words...)...)
+	return began, err
 }
 
 // running trusts the command: it returned when the agent had said READY, or why not.
@@ -88,23 +92,49 @@ func (c *commands) why(context.Context, guest.Remote) error {
 	return fmt.Errorf("the command that starts it ended with exit code %d before it was ready: %.300q", c.last.Exit, text)
 }
 
+// once runs the command by WinRM. Where that did not run it, or did not tell the end of a thaw, which may be run twice, the
+// service control manager does: a guest must not stay frozen because WinRM went away.
 func (c *commands) once(ctx context.Context, r guest.Remote, command string, args ...string) (int, error) {
-	out, err := c.run(ctx, r.Exe, append([]string{command}, args...)...)
-	return out.Exit, err
+	out, ran, err := c.run(ctx, r.Exe, append([]string{command}, args...)...)
+	if err == nil || ctx.Err() != nil || ran && command != "thaw" {
+		return out.Exit, err
+	}
+	exit, other := c.instead.once(ctx, r, command, args...)
+	if other != nil {
+		return exit, errors.Join(err, fmt.Errorf("and by the service control manager: %w", other))
+	}
+	return exit, nil
 }
 
 // end has the agent's thaw end it, which is quick where it leaves by itself. Without its program only the entry of its service
-// can be taken out.
+// can be taken out. Where WinRM does not do it in time, the service control manager does.
 func (c *commands) end(ctx context.Context, r guest.Remote, there bool) error {
-	if there {
-		_, err := thaw(ctx, c, r)
+	err := c.endByCommand(ctx, r, there)
+	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	out, err := c.run(ctx, "sc.exe", "delete", servicePrefix+r.Deployment)
-	if err == nil && out.Exit != 0 && out.Exit != noSuchService {
-		err = fmt.Errorf("sc.exe delete ended with exit code %d", out.Exit)
+	r.Greeted = false // it has had its time
+	if other := c.instead.end(ctx, r, there); other != nil {
+		return errors.Join(err, fmt.Errorf("and by the service control manager: %w", other))
 	}
-	return err
+	return nil
+}
+
+// endLimit leaves the service control manager its stopLimit of the 25 s that a clean-up has.
+const endLimit = 10 * time.Second
+
+func (c *commands) endByCommand(ctx context.Context, r guest.Remote, there bool) error {
+	ctx, cancel := context.WithTimeout(ctx, endLimit)
+	defer cancel()
+	program, args := "sc.exe", []string{"delete", servicePrefix + r.Deployment}
+	if there {
+		program, args = r.Exe, []string{"thaw"}
+	}
+	out, _, err := c.run(ctx, program, args...)
+	if err != nil || out.Exit == 0 || there && out.Exit == exitThawed || !there && out.Exit == noSuchService {
+		return err
+	}
+	return fmt.Errorf("%s %s ended with exit code %d", base(program), args[0], out.Exit)
 }
 
 // noSuchService is ERROR_SERVICE_DOES_NOT_EXIST (winerror.h), with which sc.exe ends.

@@ -45,15 +45,24 @@ func coded(err error) error {
 	return &guest.Error{SF: guest.CodeOf(err), Op: "manage the agent's service", Err: err}
 }
 
-func (s *services) start(ctx context.Context, r guest.Remote, words []string) error {
+func (s *services) start(ctx context.Context, r guest.Remote, words []string) (began bool, err error) {
 	path := strings.Join(append([]string{quoted(r.Exe), "service", "-service"}, words...), " ")
-	return s.manage(ctx, func(m *svcctl.Manager) error {
+	err = s.manage(ctx, func(m *svcctl.Manager) error {
 		one, err := m.Create(servicePrefix+r.Deployment, servicePrefix+r.Deployment, path)
+		began = !refused(err)
 		if err != nil {
 			return err
 		}
 		return errors.Join(one.Start(), one.Close())
 	})
+	return began, err
+}
+
+// refused says whether a call was answered with a refusal, so that it had no effect. With any other error it may have had one.
+func refused(err error) bool {
+	var number *svcctl.Error
+	var fault *svcctl.Fault
+	return errors.As(err, &number) || errors.As(err, &fault)
 }
 
 // find opens a service; it is nil where there is none.

@@ -10,8 +10,9 @@ import (
 
 // starter runs programs in the guest that were pushed by the share.
 type starter interface {
-	// start has the agent serve, with the words of its flags.
-	start(ctx context.Context, r guest.Remote, words []string) error
+	// start has the agent serve, with the words of its flags. began is false where for certain nothing was started and no
+	// service was made.
+	start(ctx context.Context, r guest.Remote, words []string) (began bool, err error)
 	// running says whether the agent that was started still is; why says how it ended.
 	running(ctx context.Context, r guest.Remote) (bool, error)
 	why(ctx context.Context, r guest.Remote) error

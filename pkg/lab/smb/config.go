@@ -47,6 +47,7 @@ func (o Options) write(address netip.AddrPort, members []member) error {
 		"disable netbios = yes",
 		"passdb backend = tdbsam:" + filepath.Join(o.Dir, "private", "passdb.tdb"),
 		"username map = " + filepath.Join(o.Dir, "users.map"),
+		"log level = 0 auth_audit:3", // who logged on, and who was not let in
 		"log file = " + filepath.Join(o.Dir, "log", "log.%m"),
 		"ntlm auth = ntlmv2-only",
 		"map to guest = " + guest,

@@ -73,6 +73,16 @@ func (o Options) check() error {
 	return nil
 }
 
+// ErrNotRun is an error of Run after which the command has certainly not begun. After any other it may have.
+var ErrNotRun = errors.New("the command has not begun")
+
+// notRun is such an error.
+type notRun struct{ error }
+
+func (n notRun) Unwrap() error { return n.error }
+
+func (n notRun) Is(target error) bool { return target == ErrNotRun }
+
 // Output is what a command wrote, and its exit status.
 type Output struct {
 	Stdout, Stderr []byte
@@ -134,15 +144,15 @@ func (c *Client) Close() error {
 // The command and its arguments are names that we made: quotes, spaces, characters that cmd.exe knows, and anything but
 // printable ASCII are refused before anything is sent. stdin has at most 64 KiB, the output at most 1 MiB. Without a
 // deadline in ctx it takes at most 150 s. A command that ended, with whatever status, is no error. Errors are
-// *guest.Error, unless the line was refused or ctx was cancelled; after one that came from the connection the client is of
-// no more use. The process may then go on until Windows drops its idle shell.
+// *guest.Error, unless the line was refused or ctx was cancelled, and ErrNotRun where nothing has begun; after one that came
+// from the connection the client is of no more use. The process may then go on until Windows drops its idle shell.
 func (c *Client) Run(ctx context.Context, command string, args []string, stdin []byte) (Output, error) {
 	line, err := commandLine(command, args)
 	if err == nil && len(stdin) > inputLimit {
 		err = fmt.Errorf("%d bytes of standard input are more than %d", len(stdin), inputLimit)
 	}
 	if err != nil {
-		return Output{}, fmt.Errorf("run a command by WinRM: %w", err)
+		return Output{}, notRun{fmt.Errorf("run a command by WinRM: %w", err)}
 	}
 	c.turn.Lock()
 	defer c.turn.Unlock()
@@ -150,7 +160,7 @@ func (c *Client) Run(ctx context.Context, command string, args []string, stdin [
 	defer cancel()
 	sh, err := c.createShell(ctx)
 	if err != nil {
-		return Output{}, err
+		return Output{}, notRun{err}
 	}
 	out, err := sh.run(ctx, line, stdin)
 	clean, cancelClean := context.WithTimeoutCause(context.WithoutCancel(ctx), deleteLimit, fmt.Errorf("no answer within %v", deleteLimit))

@@ -49,6 +49,10 @@ func (c *Client) ask(ctx context.Context, op, message string) (soapReply, error)
 func (s *shell) run(ctx context.Context, line string, stdin []byte) (Output, error) {
 	op := "run a command by WinRM of " + s.client.conn.host
 	r, err := s.client.ask(ctx, op, commandMessage(s.client.url, s.id, line))
+	var f *Fault
+	if errors.As(err, &f) {
+		return Output{}, notRun{err}
+	}
 	if err != nil {
 		return Output{}, err
 	}
