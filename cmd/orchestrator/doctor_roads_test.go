@@ -46,7 +46,9 @@ func TestDoctorRoads(t *testing.T) {
 		if err := json.Unmarshal([]byte(o.stdout), &x); err != nil {
 			t.Fatalf("%s by %s: %v: %s", c.vm, c.road, err, o.stderr)
 		}
-		x.Checks = slices.DeleteFunc(x.Checks, func(r result) bool { return !slices.ContainsFunc(slices.Concat(shareRows(), persistentRow()), func(c inventory.Check) bool { return c.ID == r.ID }) })
+		x.Checks = slices.DeleteFunc(x.Checks, func(r result) bool {
+			return !slices.ContainsFunc(slices.Concat(shareRows(), persistentRow()), func(c inventory.Check) bool { return c.ID == r.ID })
+		})
 		if got := wrong(x); !slices.Equal(got, c.want) {
 			t.Errorf("%s by %s: the doctor found %v, want %v", c.vm, c.road, got, c.want)
 		}

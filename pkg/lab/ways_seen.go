@@ -28,8 +28,8 @@ func (w *World) WaysOf(name string) (seen WaysOf, found bool, err error) {
 	if m.doors.winrm != nil {
 		seen.WinRMLogons = m.doors.winrm.Logons()
 	}
-	if m.doors.services != nil {
-		seen.Services = append(seen.Services, m.doors.services.Take()...)
+	if m.doors.manager != nil {
+		seen.Services = append(seen.Services, m.doors.manager.Take()...)
 	}
 	if m.doors.share != nil {
 		seen.ShareLogons, err = shareLogons(m.doors.shareDir)

@@ -91,8 +91,8 @@ const (
 
 // examineWinRM logs on, has a harmless command run, and looks at the token it ran with.
 func (a *Access) examineWinRM(ctx context.Context) Seen {
-	c := &commands{Access: a}
-	out, err := c.run(ctx, "whoami.exe", "/groups")
+	c := &commands{Access: a, instead: services{a}}
+	out, _, err := c.run(ctx, "whoami.exe", "/groups")
 	text := string(out.Stdout)
 	switch {
 	case err != nil:
