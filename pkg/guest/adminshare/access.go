@@ -322,6 +322,11 @@ func (a *Access) Remove(ctx context.Context, r guest.Remote) error {
 	if gone {
 		return a.settle(ctx, r)
 	}
+	if a.o.Start == guest.StartSCM {
+		if _, err := a.sweep(ctx, r.Deployment); err != nil {
+			a.drop(ctx) // leftovers of others are no failure of this run's; the next one tries again
+		}
+	}
 	for _, name := range append(names, "") {
 		err = errors.Join(err, a.remove(ctx, strings.TrimSuffix(r.Dir+`\`+name, `\`)))
 	}
