@@ -267,15 +267,15 @@ func (s *session) description(o daemon.Order) string {
 }
 
 func (s *session) guests(ctx context.Context, o daemon.Order) (guests, error) {
-	account, err := s.account(ctx, o.Guest.Username, o.Guest.Password)
-	if err != nil {
-		return guests{}, fmt.Errorf("read the guest's account: %w", err)
-	}
 	g, err := s.ways(o)
 	if err != nil {
 		return g, err
 	}
-	g.account = account
+	if g.account = url.User(""); o.Guest.Password != "" || g.road != guest.PolicyPersistent { // an installed agent needs none
+		if g.account, err = s.account(ctx, o.Guest.Username, o.Guest.Password); err != nil {
+			return g, fmt.Errorf("read the guest's account: %w", err)
+		}
+	}
 	f := agentFlags{agent: o.Guest.Agent, arch: first(o.Guest.Arch, "amd64")}
 	g.payloads, err = f.payloads()
 	return g, err

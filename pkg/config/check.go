@@ -136,14 +136,15 @@ func (k *checker) checkGuests() {
 		return
 	}
 	k.checkGuest(at.child("defaults"), g.Defaults)
-	account := g.Defaults.Username != "" || k.told(at.child("defaults")) || k.told(at.child("defaults").child("username"))
+	k.checkDialling(at, g)
+	account := g.Defaults.Username != "" || g.Defaults.Road == roadPersistent || k.told(at.child("defaults")) || k.told(at.child("defaults").child("username"))
 	for i, r := range g.Rules {
 		p := at.child("rules").index(i)
 		if k.told(p) {
 			account = true
 			continue
 		}
-		account = account || r.Username != ""
+		account = account || r.Username != "" || r.Road == roadPersistent
 		k.checkGuest(p, r.Guest)
 		k.checkSelection(p.child("match"), r.Match)
 		if a, err := netip.ParseAddr(r.Address); r.Address != "" && !k.told(p.child("address")) &&
@@ -156,7 +157,31 @@ func (k *checker) checkGuests() {
 	}
 }
 
+const (
+	// roadPersistent is the road that needs no account, channelReverse the channel that needs an address of ours.
+	roadPersistent = "persistent"
+	channelReverse = "reverse"
+)
+
+// checkDialling holds the addresses of agents that dial to what the channels ask for.
+func (k *checker) checkDialling(at pointer, g Guests) {
+	to := at.child("dial_to")
+	if a, err := netip.ParseAddrPort(g.DialTo); g.DialTo != "" && !k.told(to) && (err != nil || a.Addr().IsUnspecified() || a.Port() == 0) {
+		k.refuse(codeValue, to, word(g.DialTo)+" is no address and port at which guests reach the daemon", "write one such as 192.0.2.1:6466")
+	}
+	channels := []string{g.Defaults.Channel}
+	for _, r := range g.Rules {
+		channels = append(channels, r.Channel)
+	}
+	if g.DialTo == "" && !k.told(to) && slices.Contains(channels, channelReverse) {
+		k.refuse(codeMissing, to, "is missing: agents are to dial the daemon", "say at which address and port guests reach it")
+	}
+}
+
 func (k *checker) checkGuest(p pointer, g Guest) {
+	if !g.WinRMHTTPS && (g.WinRMCA != "" || g.WinRMThumbprint != "") && !k.told(p) {
+		k.refuse(codeValue, p, "winrm_ca and winrm_thumbprint are for https only", "add winrm_https: true, or leave them out")
+	}
 	name, password := p.child("username"), p.child("password")
 	switch {
 	case k.told(p) || k.told(name) || k.told(password):
