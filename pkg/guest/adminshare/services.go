@@ -111,7 +111,7 @@ func (s *services) once(ctx context.Context, r guest.Remote, command string, arg
 	err = s.manage(ctx, func(m *svcctl.Manager) error {
 		old, err := find(m, name) // of one that was cut off
 		if err == nil && old != nil {
-			err = errors.Join(ignore(old.Delete(), svcctl.ERROR_SERVICE_MARKED_FOR_DELETE), old.Close())
+			err = errors.Join(takeOut(old), old.Close())
 		}
 		if err != nil {
 			return err
@@ -124,7 +124,7 @@ func (s *services) once(ctx context.Context, r guest.Remote, command string, arg
 		if err == nil {
 			exit, err = ended(ctx, one)
 		}
-		return errors.Join(err, ignore(one.Delete(), svcctl.ERROR_SERVICE_MARKED_FOR_DELETE), one.Close())
+		return errors.Join(err, takeOut(one), one.Close())
 	})
 	return exit, err
 }
@@ -163,6 +163,11 @@ func ignore(err error, number uint32) error {
 		return nil
 	}
 	return err
+}
+
+// takeOut deletes a service. One that is gone or about to go is as good: an agent that is stopped takes itself out.
+func takeOut(one *svcctl.Service) error {
+	return ignore(ignore(one.Delete(), svcctl.ERROR_SERVICE_MARKED_FOR_DELETE), svcctl.ERROR_SERVICE_DOES_NOT_EXIST)
 }
 
 // end waits for a greeted agent to leave, which takes its service out by itself. Any other is stopped; where that does not
@@ -224,7 +229,7 @@ func (s *services) stop(ctx context.Context, r guest.Remote) (stopped bool, err 
 			stopped = waitErr == nil && status.State == svcctl.Stopped
 			err = ctx.Err()
 		}
-		return errors.Join(err, ignore(one.Delete(), svcctl.ERROR_SERVICE_MARKED_FOR_DELETE), one.Close())
+		return errors.Join(err, takeOut(one), one.Close())
 	})
 	return stopped, err
 }
