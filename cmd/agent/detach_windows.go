@@ -86,6 +86,9 @@ func awaitReady(service *mgr.Service, path string) (string, error) {
 		if err == nil {
 			return string(text), nil
 		}
+		if errors.Is(err, windows.ERROR_SHARING_VIOLATION) {
+			continue // the service is writing it
+		}
 		if !errors.Is(err, os.ErrNotExist) {
 			return "", fmt.Errorf("read what the service %s says: %w", service.Name, err)
 		}
