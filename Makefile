@@ -96,7 +96,7 @@ crash-matrix: ## kill -9 the daemon at every failpoint, twice in a row, on SQLit
 	go test ./cmd/orchestrator -run '^TestCrashMatrix$$' -count=1 -timeout 45m \
 	  -args -crash.full -crash.out=$(CURDIR)/build/crash.json -crash.points=$(CURDIR)/build/crash-points.txt
 
-bench: .tools/govc ## the window's overhead beside a script of govc, the agent's size and memory, the daemon's speed; leaves build/bench/*.json
+bench: .tools/govc ## the window's overhead beside a script of govc, the agent's size and memory, the roads into Windows, the daemon's speed; leaves build/bench/*.json
 	scripts/deps demo
 	@$(MAKE) --no-print-directory build winelab build/lab/stillframe-agent.exe
 	@mkdir -p build/bench

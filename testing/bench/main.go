@@ -1,7 +1,8 @@
 // Command bench measures the freeze window of Stillframe beside a script of stock govc in one and the same lab.
 //
-// It needs root, because the guest is a real ext4 on a loop device, and Wine for a Windows guest. It also measures the daemon,
-// which needs neither. It leaves window.json, agent.json, vss.json and daemon.json and exits with 1 when a bar is missed.
+// It needs root, because the guest is a real ext4 on a loop device, Wine for a Windows guest, and Samba for the roads into one. It
+// also measures the daemon, which needs none of them. It leaves window.json, agent.json, vss.json, roads.json and daemon.json and
+// exits with 1 when a bar is missed.
 package main
 
 import (
@@ -23,7 +24,8 @@ import (
 type options struct {
 	stillframe, agent, govc, scenario, out  string
 	windowsAgent, programs, windowsScenario string
-	windows, scripts, memory, vss           int
+	roadsScenario                           string
+	windows, scripts, memory, vss, roads    int
 	part                                    string
 	binaries                                []string
 }
@@ -59,14 +61,21 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return err
 	}
 	var missed []error
-	if o.part != "daemon" {
+	if o.measures("guests") {
 		late, err := guestsOf(ctx, o, stdout)
 		if err != nil {
 			return err
 		}
 		missed = append(missed, late)
 	}
-	if o.part != "guests" {
+	if o.measures("roads") {
+		slow, err := roadsOf(ctx, o, lacksRoads, stdout)
+		if err != nil {
+			return err
+		}
+		missed = append(missed, slow)
+	}
+	if o.measures("daemon") {
 		f, err := measureDaemon(ctx, o)
 		if err != nil {
 			return err
@@ -78,6 +87,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 	return errors.Join(missed...)
 }
+
+// measures says whether a part is asked for.
+func (o options) measures(part string) bool { return o.part == "all" || o.part == part }
 
 // guestsOf measures what goes on in guests. It gives the bars that were missed, and an error when something was not measured.
 func guestsOf(ctx context.Context, o options, stdout io.Writer) (missed, err error) {
@@ -124,17 +136,19 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.programs, "wine-programs", "build/wine", "folder of winelab's programs")
 	flags.StringVar(&o.windowsScenario, "windows-scenario", "testing/bench/vss.yaml", "the world of the Windows guest")
 	flags.IntVar(&o.vss, "vss", 20, "windows of the Windows guest")
+	flags.StringVar(&o.roadsScenario, "roads-scenario", "testing/bench/roads.yaml", "the world of the roads into a Windows guest")
+	flags.IntVar(&o.roads, "roads", 5, "runs of each road into a Windows guest at each round trip")
 	flags.IntVar(&o.windows, "windows", 30, "windows of stillframe at each round trip")
 	flags.IntVar(&o.scripts, "scripts", 10, "windows of the govc script at each round trip")
 	flags.IntVar(&o.memory, "memory", 3, "windows in which the agent's memory is read")
-	flags.StringVar(&o.part, "part", "all", "what to measure: guests, daemon or all")
+	flags.StringVar(&o.part, "part", "all", "what to measure: guests, roads, daemon or all")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
-	if !slices.Contains([]string{"all", "guests", "daemon"}, o.part) {
-		return o, fmt.Errorf("--part %q is not guests, daemon or all", o.part)
+	if !slices.Contains([]string{"all", "guests", "roads", "daemon"}, o.part) {
+		return o, fmt.Errorf("--part %q is not guests, roads, daemon or all", o.part)
 	}
-	if o.windows < 1 || o.scripts < 1 || o.memory < 1 || o.vss < 1 {
+	if o.windows < 1 || o.scripts < 1 || o.memory < 1 || o.vss < 1 || o.roads < 1 {
 		return o, errors.New("each number of windows is at least 1")
 	}
 	o.binaries = flags.Args()

@@ -77,17 +77,26 @@ func (w *world) window(ctx context.Context) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	prepare, freeze, create := phase(r, "prepare"), phase(r, "freeze"), phase(r, "snapshot_create")
-	if create == 0 {
-		return sample{}, fmt.Errorf("the window has no snapshot phase: %v", r.Window.Phases)
+	overhead, err := w.overhead(r)
+	if err != nil {
+		return sample{}, err
 	}
-	// The lab and vCenter's own stamps in the result both know the task's time; the shorter one is the harder one.
-	task := min(w.task(), seconds(r.Snapshot.TaskSeconds))
+	prepare, freeze, create := phase(r, "prepare"), phase(r, "freeze"), phase(r, "snapshot_create")
 	frozen := r.StartedAt.Add(prepare + freeze)
 	if err := w.witnessed(frozen, create+phase(r, "thaw"), freeze); err != nil {
 		return sample{}, err
 	}
-	return sample{overhead: create - task, calls: begun(w.VCenter().TakeCalls(), frozen, frozen.Add(create))}, nil
+	return sample{overhead: overhead, calls: begun(w.VCenter().TakeCalls(), frozen, frozen.Add(create))}, nil
+}
+
+// overhead is FROZEN received to THAW sent, less the last snapshot task's own time. The lab and vCenter's own stamps in the result
+// both know that; the shorter one is the harder one.
+func (w *world) overhead(r backup.Result) (time.Duration, error) {
+	create := phase(r, "snapshot_create")
+	if create == 0 {
+		return 0, fmt.Errorf("the window has no snapshot phase: %v", r.Window.Phases)
+	}
+	return create - min(w.task(), seconds(r.Snapshot.TaskSeconds)), nil
 }
 
 // slack is what the lab's samples may be late by on a busy machine: the guest's writer wakes up some time after the thaw.

@@ -143,10 +143,10 @@ func (w *world) program(ctx context.Context, name string, args ...string) ([]byt
 	return out.Bytes(), nil
 }
 
-// ours does one window by stillframe.
-func (w *world) ours(ctx context.Context) (backup.Result, error) {
+// ours does one window by stillframe, with more flags if any.
+func (w *world) ours(ctx context.Context, flags ...string) (backup.Result, error) {
 	var r backup.Result
-	out, err := w.program(ctx, w.stillframe, "run", "--window-only", "--agent", w.agent, "-o", "json")
+	out, err := w.program(ctx, w.stillframe, append([]string{"run", "--window-only", "--agent", w.agent, "-o", "json"}, flags...)...)
 	if err != nil {
 		return r, err
 	}
