@@ -246,9 +246,8 @@ func (a *Access) Start(ctx context.Context, r guest.Remote, b guest.Bootstrap) (
 
 // poll waits for the READY file, or for the agent's end.
 func (a *Access) poll(ctx context.Context, r guest.Remote, file string) (string, error) {
-	notReady := func(err error) error {
-		return &guest.Error{SF: "SF3703", Op: "wait for the agent to be ready", Err: err}
-	}
+	const op = "wait for the agent to be ready"
+	notReady := func(err error) error { return &guest.Error{SF: "SF3703", Op: op, Err: err} }
 	ended := false
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		var line string
@@ -260,14 +259,14 @@ func (a *Access) poll(ctx context.Context, r guest.Remote, file string) (string,
 			return line, nil
 		}
 		if err != nil && guest.CodeOf(err) != codeNotThere && guest.CodeOf(err) != codeInUse {
-			return "", notReady(err)
+			return "", fmt.Errorf("%s: %w", op, err)
 		}
 		if ended {
 			return "", notReady(a.starter.why(ctx, r))
 		}
 		running, err := a.starter.running(ctx, r)
 		if err != nil {
-			return "", notReady(err)
+			return "", fmt.Errorf("%s: %w", op, err)
 		}
 		if !running { // one more look: it may have written why right before it ended
 			ended = true
