@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -507,4 +509,23 @@ func TestConnectNeedsThePin(t *testing.T) {
 		t.Error(err)
 	}
 	group.Wait()
+}
+
+// TestDeployNamesWhatEndedIt has two ways fail: the first one's error has the code, unless the second one's ends all ways.
+func TestDeployNamesWhatEndedIt(t *testing.T) {
+	for _, c := range []struct{ first, second, want string }{
+		{"SF3101", "SF3601", "SF3101"},
+		{"SF3101", "SF3001", "SF3001"},
+		{"SF3401", "SF3801", "SF3801"},
+	} {
+		var d guest.Deployer
+		for way, code := range map[guest.Way]string{guest.WaySCM: c.first, guest.WayGuestOps: c.second} {
+			d.Ways = append(d.Ways, guest.Candidate{Choice: guest.Choice{Way: way}, Access: &road{t: t, way: way, failing: map[string]error{"put": codedError(code)}}})
+		}
+		slices.SortFunc(d.Ways, func(a, b guest.Candidate) int { return strings.Compare(string(a.Way.Road), string(b.Way.Road)) })
+		dep, err := d.Open(t.Context(), guest.Target{})
+		if got := guest.CodeOf(err); got != c.want || len(dep.Attempts) != 2 || !strings.Contains(err.Error(), c.first) || !strings.Contains(err.Error(), c.second) {
+			t.Errorf("%s, then %s: Open = %v with code %q after %d attempts, want %q and both told", c.first, c.second, err, got, len(dep.Attempts), c.want)
+		}
+	}
 }
