@@ -82,16 +82,14 @@ const channelAuto = "auto"
 
 // channelsOf are the channels of a setting; dials says whether agents can dial this machine.
 func channelsOf(setting string, dials bool) ([]guest.Channel, error) {
-	switch guest.Channel(setting) {
-	case channelAuto, "":
-		if dials {
-			return []guest.Channel{guest.ChannelDirect, guest.ChannelReverse}, nil
-		}
+	auto := setting == channelAuto || setting == ""
+	switch {
+	case auto && dials:
+		return []guest.Channel{guest.ChannelDirect, guest.ChannelReverse}, nil
+	case auto:
 		return []guest.Channel{guest.ChannelDirect}, nil
-	case guest.ChannelReverse:
-		if !dials {
-			return nil, missing("agents are to dial this machine, and it is not said where: give the address and port at which guests reach it (--dial-to, guests.dial_to)")
-		}
+	case setting == string(guest.ChannelReverse) && !dials:
+		return nil, missing("agents are to dial this machine, and it is not said where: give the address and port at which guests reach it (--dial-to, guests.dial_to)")
 	}
 	return []guest.Channel{guest.Channel(setting)}, nil
 }
