@@ -25,3 +25,5 @@ func newFreezer(s seams, onlyMount []string) agent.Freezer {
 		RunDir: s.runDir,
 	})
 }
+
+var systemOfUnits = systemd{booted: "/run/systemd/system", units: "/etc/systemd/system", systemctl: "systemctl"}

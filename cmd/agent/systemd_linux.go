@@ -34,8 +34,6 @@ type systemd struct {
 	systemctl string
 }
 
-var systemOfUnits = systemd{booted: "/run/systemd/system", units: "/etc/systemd/system", systemctl: "systemctl"}
-
 func (s systemd) runs() bool {
 	info, err := os.Stat(s.booted)
 	return s.booted != "" && err == nil && info.IsDir()
