@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,6 +14,9 @@ import (
 	"github.com/stillframe/stillframe/pkg/lab"
 	labguests "github.com/stillframe/stillframe/pkg/lab/guests"
 )
+
+// waysWorld lets one of these worlds be there at a time: each has up to eight Windows guests.
+var waysWorld sync.Mutex
 
 // wayDay is a guest into which one way does not lead, run after run.
 type wayDay struct {
@@ -36,19 +41,31 @@ type wayRun struct {
 	logons *[3]int
 }
 
-// liveWays runs all days of a scenario beside each other.
+// liveWays runs all days of a scenario.
 func liveWays(t *testing.T, scenario string, days []wayDay) {
 	t.Helper()
 	lab.Need(t, lab.Mingw, lab.Wine, lab.Smbd)
 	t.Parallel()
+	waysWorld.Lock()
+	t.Cleanup(waysWorld.Unlock) // after the guests' own tests
 	w := start(t, scenario)
-	for _, d := range days {
-		t.Run(d.vm, func(t *testing.T) {
+	for half := range 2 { // two of its guests live at once: Windows' programs are many
+		t.Run(fmt.Sprint(half), func(t *testing.T) {
 			t.Parallel()
-			for _, r := range d.runs {
-				r.live(t, w, d.vm)
+			for i, d := range days {
+				if i%2 == half {
+					t.Run(d.vm, func(t *testing.T) { d.live(t, w) })
+				}
 			}
 		})
+	}
+}
+
+// live does the runs of a day.
+func (d wayDay) live(t *testing.T, w *world) {
+	t.Helper()
+	for _, r := range d.runs {
+		r.live(t, w, d.vm)
 	}
 }
 
