@@ -256,7 +256,7 @@ func TestWindowsServices(t *testing.T) {
 			well(guest.WayWinRM, "skipped SF3405"),
 		}},
 		{vm: "hangs", runs: []wayRun{{args: pinned("adminshare+svcctl"), exit: exitFailed, code: "SF3204"}, well(guest.WaySCM)}},
-		{vm: "pipe-cut", runs: next(exitFailed, "SF3408")},
+		{vm: "pipe-cut", runs: []wayRun{{args: pinned("adminshare+svcctl"), exit: exitFailed, code: "SF3408"}, well(guest.WaySCM)}},
 		{vm: "quarantine", runs: next(exitFailed, "SF3406")},
 	})
 }
