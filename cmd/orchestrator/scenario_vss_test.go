@@ -124,6 +124,14 @@ func windowsRemoved(t *testing.T, w *world, vm string) {
 	if err != nil || len(left) > 0 {
 		t.Errorf("the agent is left in the guest: %v, %v", left, err)
 	}
+	for _, command := range windowsAgents(t, root) {
+		t.Errorf("an agent still runs: %q", command)
+	}
+}
+
+// windowsAgents lists the command lines of programs that are, or are about, an agent of a wine guest.
+func windowsAgents(t *testing.T, root string) (commands []string) {
+	t.Helper()
 	environments, err := filepath.Glob("/proc/[0-9]*/environ")
 	if err != nil {
 		t.Error(err)
@@ -135,9 +143,10 @@ func windowsRemoved(t *testing.T, w *world, vm string) {
 		}
 		command, err := os.ReadFile(filepath.Join(filepath.Dir(file), "cmdline"))
 		if err == nil && strings.Contains(string(command), "stillframe-agent") {
-			t.Errorf("an agent still runs: %s %q", file, command)
+			commands = append(commands, string(command))
 		}
 	}
+	return commands
 }
 
 // guest is what the lab said of a VM.

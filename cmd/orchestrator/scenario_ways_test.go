@@ -159,6 +159,8 @@ func (w *world) everHeld(t *testing.T, vm string) bool {
 // as open.
 func nothingLeft(t *testing.T, w *world, env map[string]string, vm string) {
 	t.Helper()
+	root := w.guest(t, vm).Root // a thaw whose caller has given up ends by itself
+	await(t, "the last program of ours in "+vm+" to end", func() bool { return len(windowsAgents(t, root)) == 0 })
 	windowsRemoved(t, w, vm)
 	removed(t, w, vm)
 	var seen labguests.Look
