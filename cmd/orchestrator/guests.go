@@ -172,7 +172,7 @@ func (w *way) renew(ctx context.Context, s *guest.Session) {
 		w.agent.Trouble = err.Error()
 	}
 	if err := w.book.Put(ctx, w.agent); err != nil {
-		return // the agent goes on with what both sides know
+		return // exchange wrote the next certificate before the agent was told of it, and the next run proves which one it shows
 	}
 }
 
