@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -315,7 +316,7 @@ func TestNothingTouchesTheStateInTheWindow(t *testing.T) {
 			t.Error(err)
 		}
 	}, window("vm")...)
-	if o.exit != exitOK || o.result.Window.HeldAtMostSeconds == nil || *o.result.Window.HeldAtMostSeconds > 6 {
+	if o.exit != exitOK || o.result.Window.HeldAtMostSeconds == nil || *o.result.Window.HeldAtMostSeconds > 13 {
 		t.Errorf("exit status %d, window %+v, want 0 and a hold as long as the task", o.exit, o.result.Window)
 	}
 }
@@ -356,6 +357,17 @@ func TestAdmission(t *testing.T) {
 	clean(t, w, "vm")
 }
 
+// isOver says whether a process that nobody has waited for yet has come to its end.
+func isOver(t *testing.T, p *os.Process) bool {
+	t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid))
+	if err != nil {
+		t.Error(err)
+	}
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return strings.HasPrefix(state, "Z")
+}
+
 // TestRecoverKilledAnywhere kills the program after ever more calls to vCenter, each time on what the time before left
 // behind after its recovery.
 func TestRecoverKilledAnywhere(t *testing.T) {
@@ -368,8 +380,7 @@ func TestRecoverKilledAnywhere(t *testing.T) {
 		w.get(t, "/state", &s)
 		until := s.Calls + calls
 		o := operate(t, env, func(p *os.Process) {
-			deadline := time.Now().Add(2 * time.Second)
-			for s.Calls < until && time.Now().Before(deadline) {
+			for s.Calls < until && !isOver(t, p) {
 				w.get(t, "/state", &s) // each look is a request to the lab: it paces itself
 			}
 			if err := p.Kill(); err != nil {

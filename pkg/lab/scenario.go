@@ -135,7 +135,7 @@ type VM struct {
 	CallFault string `yaml:"call_fault"`
 	// Stun is how long everything in the guest stands still around the instant of a snapshot; 0 is not at all.
 	Stun time.Duration `yaml:"stun"`
-	// Rest is how long the writer of a scripted guest rests between two records, for worlds with many guests; 0 is 2 ms.
+	// Rest is how long the writer of a scripted guest rests between two records, for worlds with many guests; 0 is 20 ms.
 	Rest time.Duration `yaml:"rest"`
 	// RootSize makes the guest's own disk, on which the agent is put, a file system of that size; it needs root. Empty is
 	// the space that the machine has.

@@ -619,9 +619,24 @@ func TestRegistration(t *testing.T) {
 	}
 }
 
-// TestHeldTimes compares what the agent says of its holds with what VSS's double saw.
+// TestHeldTimes compares what the agent says of its holds with what VSS's double saw. A busy machine lets time pass between the two
+// clocks; what is wrong every time is not the machine's.
 func TestHeldTimes(t *testing.T) {
 	g := openGuest(t)
+	for try := 1; ; try++ {
+		near := heldTimes(t, g)
+		if near || t.Failed() {
+			return
+		}
+		if try == 5 {
+			t.Fatal("the agent's clock is far from VSS's in each of 5 tries")
+		}
+	}
+}
+
+// heldTimes plays a hold that is thawed and one that the dead-man ends, and says whether the agent's times are near to what was seen.
+func heldTimes(t *testing.T, g guest) (near bool) {
+	t.Helper()
 	p := g.play(t, "", "prepare", "freeze", "hold 600ms", "thaw", "settle", "complete all", "close", "prepare io_deadman=500ms", "freeze", "expired", "thaw", "settle", "close")
 	volumes := p.trace.All("end", "volume", "hold")
 	if len(volumes) != 2 || p.err != nil {
@@ -633,6 +648,7 @@ func TestHeldTimes(t *testing.T) {
 			said = append(said, r.Release.IO)
 		}
 	}
+	near = true
 	for i, l := range volumes {
 		var ms int
 		if _, err := fmt.Sscan(l.Fields["held_ms"], &ms); err != nil {
@@ -640,14 +656,16 @@ func TestHeldTimes(t *testing.T) {
 		}
 		seen := time.Duration(ms+1) * time.Millisecond // it rounds down
 		t.Logf("hold %d: the agent says %v, VSS saw %v", i, said[i], seen)
-		if said[i] > seen || seen-said[i] > 250*time.Millisecond {
+		if said[i] > seen {
 			t.Errorf("hold %d: the agent says %v, VSS saw %v", i, said[i], seen)
 		}
+		near = near && seen-said[i] <= 250*time.Millisecond
 	}
 	t.Logf("freeze took %v, thaw %v, prepare %v", p.of(t, "freeze").Took, p.of(t, "thaw").Took, p.of(t, "prepare").Took)
-	if said[1] < 500*time.Millisecond || said[1] > time.Second {
+	if said[1] < 500*time.Millisecond {
 		t.Errorf("the dead-man of 500ms ended the hold after %v", said[1])
 	}
+	return near && said[1] <= time.Second
 }
 
 // TestHeaders compares our tables and layouts with those that a C++ compiler makes of mingw-w64's headers.
