@@ -80,5 +80,9 @@ func (s *service) process() metrics.Process {
 	for _, w := range s.daemon.Windows() {
 		p.Windows = append(p.Windows, w.Since)
 	}
+	if s.rooms.reverse != nil {
+		c := s.rooms.reverse.Reverser.Counts()
+		p.Dials = map[string]uint64{"proved": c.Proved, "stranger": c.Strangers, "unexpected": c.Unexpected, "garbled": c.Garbled, "crowded": c.Crowded}
+	}
 	return p
 }

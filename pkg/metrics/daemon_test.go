@@ -38,7 +38,7 @@ func newDaemon() *watched {
 			}},
 			Snapshots: []Snapshots{{VCenter: "main", Open: 2, Orphans: 1, Oldest: at}},
 		},
-		process: Process{Windows: []time.Time{at}, Sessions: map[string]bool{"main": true}, Consolidation: map[string]int{"main": 4}, AuditFailures: 5},
+		process: Process{Windows: []time.Time{at}, Sessions: map[string]bool{"main": true}, Consolidation: map[string]int{"main": 4}, AuditFailures: 5, Dials: map[string]uint64{"stranger": 6}},
 	}
 	w.Daemon = NewDaemon(DaemonOptions{
 		Budget: freezewindow.DefaultBudget(), Version: "v1", Process: func() Process { return w.process },
@@ -109,6 +109,7 @@ func TestDaemon(t *testing.T) {
 		`stillframe_snapshot_create_duration_seconds_sum{endpoint="host"} 1.5`, `stillframe_vss_leaked_sessions 3`, `stillframe_guest_leftovers 2`,
 		`stillframe_guest_attempts_total{class="rights",road="guestops",stage="push",start="guestops"} 1`, `stillframe_guest_attempts_total{class="ok",road="other",stage="push",start="other"} 1`,
 		`stillframe_guest_deploy_duration_seconds_sum{road="guestops",stage="push",start="guestops"} 2`, `stillframe_audit_write_failures_total 5`,
+		`stillframe_guest_dials_total{result="stranger"} 6`,
 		`stillframe_recovery_actions_total{action="snapshot"} 1`, `stillframe_recovery_actions_total{action="agent_folder"} 0`,
 		`stillframe_config_last_reload_successful 0`, `stillframe_config_degraded 1`, `stillframe_freeze_windows_active 1`,
 		`stillframe_freeze_window_oldest_start_timestamp_seconds 1.7e+09`, `stillframe_per_vm_metrics_suppressed 0`)

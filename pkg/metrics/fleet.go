@@ -53,6 +53,9 @@ type Process struct {
 	// Consolidation counts the VMs of each vCenter whose disks need it, as its inventory was seen last.
 	Consolidation map[string]int
 	AuditFailures uint64
+	// Dials counts the connections that agents, or others, made to us, by what became of them: proved, stranger, unexpected,
+	// garbled or crowded. It is nil where nobody is to dial.
+	Dials map[string]uint64
 }
 
 const (
@@ -88,6 +91,7 @@ var (
 	leftovers      = metric{"guest_leftovers", "Folders and processes of ours that still have to leave a guest.", nil}
 	inARow         = metric{"vss_writer_consecutive_failures", "In how many windows in a row a writer was not well, the most of all VMs.", []string{"writer"}}
 	auditFailures  = metric{"audit_write_failures_total", "Entries that the audit log could not take.", nil}
+	dials          = metric{"guest_dials_total", "Connections to the address at which agents dial, by what became of them.", []string{"result"}}
 	readAt         = metric{"catalog_read_timestamp_seconds", "When the database was read last for these metrics; 0 before the first time.", nil}
 )
 
@@ -124,7 +128,7 @@ func newFleet(o DaemonOptions) *fleet {
 	f := &fleet{read: o.Fleet, process: o.Process, known: map[string]*prometheus.Desc{}, reading: make(chan struct{}, 1), seen: map[vmKey]*seen{}}
 	for _, m := range []metric{
 		leakedSessions, lastHold, lastSuccess, suppressed, vmsByState, jobSuccess, jobNext, snapshotsOpen, orphans, oldest, consolidation, session, active,
-		oldestWindow, leftovers, inARow, auditFailures, readAt,
+		oldestWindow, leftovers, inARow, auditFailures, dials, readAt,
 	} {
 		f.known[m.name] = prometheus.NewDesc(prefix+m.name, m.help, m.labels, nil)
 	}
@@ -238,6 +242,10 @@ func (t teller) gauge(m metric, value float64, labels ...string) {
 	t.to <- prometheus.MustNewConstMetric(t.known[m.name], prometheus.GaugeValue, value, labels...)
 }
 
+func (t teller) counter(m metric, value uint64, labels ...string) {
+	t.to <- prometheus.MustNewConstMetric(t.known[m.name], prometheus.CounterValue, float64(value), labels...)
+}
+
 // at tells a time, 0 for one that never was.
 func (t teller) at(m metric, when time.Time, labels ...string) {
 	value := 0.0
@@ -267,7 +275,10 @@ func (t teller) process(p Process) {
 	for vcenter, n := range p.Consolidation {
 		t.gauge(consolidation, float64(n), utf8(vcenter))
 	}
-	t.to <- prometheus.MustNewConstMetric(t.known[auditFailures.name], prometheus.CounterValue, float64(p.AuditFailures))
+	t.counter(auditFailures, p.AuditFailures)
+	for result, n := range p.Dials {
+		t.counter(dials, n, result)
+	}
 }
 
 // vms tells of all VMs together, and of each one unless they are too many. Of two rows that look the same from outside, as
