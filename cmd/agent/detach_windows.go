@@ -28,10 +28,13 @@ func withoutDetach(args []string) (rest []string, detached bool) {
 // readyLimit and the end of a service that does not get ready.
 func runDetached(s settings, args []string, stdout, stderr io.Writer) int {
 	var line string
-	err := withServices(func(m *mgr.Mgr) (err error) {
-		line, err = launchDetached(m, s, args)
-		return err
-	})
+	err := elevated("SF3103")
+	if err == nil {
+		err = withServices(func(m *mgr.Mgr) (err error) {
+			line, err = launchDetached(m, s, args)
+			return err
+		})
+	}
 	if err != nil {
 		return say(stderr, exitFailed, errorLine(err)+"\n")
 	}

@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/sys/windows"
 	"golang.org/x/sys/windows/svc/mgr"
+
+	"github.com/stillframe/stillframe/pkg/agent"
 )
 
 // runLauncher has a service serve, because VSS wants a requestor under LocalSystem that no session's end touches. It
@@ -26,6 +28,9 @@ func runLauncher(args []string, stdout, stderr io.Writer) int {
 		return runDetached(s, args, stdout, stderr)
 	}
 	status := exitFailed
+	if err := elevated("SF3104"); err != nil {
+		return say(stderr, exitFailed, errorLine(errors.Join(err, readyFile{s.readyFile}.write(errorLine(err))))+"\n")
+	}
 	err = withServices(func(m *mgr.Mgr) error {
 		status, err = launch(m, s, args)
 		return err
@@ -34,6 +39,19 @@ func runLauncher(args []string, stdout, stderr io.Writer) int {
 		return say(stderr, exitFailed, errorLine(err)+"\n")
 	}
 	return status
+}
+
+// elevated refuses a token that UAC has filtered, as Windows' services would with less to say: code is that of the way by which
+// the token came. A token that cannot be read is left to them.
+func elevated(code string) error {
+	t, err := ownToken()
+	if err != nil {
+		return nil
+	}
+	if _, err := fitToken(t); err != nil {
+		return &agent.CodedError{Code: code, Err: err}
+	}
+	return nil
 }
 
 // launch installs and starts the service, waits for its end and removes it.

@@ -71,7 +71,7 @@ func (s *selfTest) print(w io.Writer, asJSON bool) error {
 // fitToken says whether the rights are those of a requestor.
 func fitToken(t token) (string, error) {
 	if !t.Elevated {
-		return "", fmt.Errorf("%s is not elevated: VSS needs an administrator or SYSTEM", t.User)
+		return "", fmt.Errorf("the token of %s (RID 500: %t) is not elevated, its integrity is %s: it is no administrator's, or UAC filters it (KB1680)", t.User, t.BuiltInAdministrator, t.Integrity)
 	}
 	return fmt.Sprintf("%s, integrity %s", t.User, t.Integrity), nil
 }

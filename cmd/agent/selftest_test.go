@@ -33,8 +33,12 @@ func TestSelfTestReport(t *testing.T) {
 }
 
 func TestFit(t *testing.T) {
-	if _, err := fitToken(token{}); err == nil {
-		t.Error("a token without rights is fit")
+	const filtered = `the token of LAB\svc (RID 500: false) is not elevated, its integrity is medium: it is no administrator's, or UAC filters it (KB1680)`
+	if _, err := fitToken(token{User: `LAB\svc`, Integrity: "medium"}); err == nil || err.Error() != filtered {
+		t.Errorf("fitToken of a filtered token = %v", err)
+	}
+	if got, err := fitToken(token{User: `LAB\svc`, Elevated: true, Integrity: "high"}); err != nil || got != `LAB\svc, integrity high` {
+		t.Errorf("fitToken of an administrator's token = %q, %v", got, err)
 	}
 	if _, err := fitServices([]serviceState{{"VSS", "manual", "stopped"}, {"swprv", "disabled", "stopped"}}); err == nil {
 		t.Error("a disabled service is fit")

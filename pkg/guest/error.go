@@ -52,7 +52,7 @@ func AgentCode(code, instead string) string {
 // agentCodes are the codes of the agent; a test holds them to its source.
 func agentCodes() []string {
 	return []string{
-		"SF3102", "SF3306", "SF3401", "SF3402", "SF3403", "SF3404", "SF3406", "SF3407", "SF3409", "SF3410", "SF3703",
+		"SF3102", "SF3103", "SF3104", "SF3306", "SF3401", "SF3402", "SF3403", "SF3404", "SF3406", "SF3407", "SF3409", "SF3410", "SF3703",
 		"SF3704", "SF3705", "SF3722", "SF3723", "SF3724", "SF3725", "SF3850", "SF4001", "SF4002", "SF4003", "SF4004", "SF4007", "SF4008", "SF4013", "SF4019",
 		"SF4020", "SF4021", "SF4022", "SF4023", "SF4031", "SF4032", "SF4033", "SF4034", "SF4035", "SF4036",
 		"SF4037", "SF4038", "SF4039", "SF4040", "SF4101", "SF4102", "SF4104", "SF4105", "SF4106", "SF4107",
