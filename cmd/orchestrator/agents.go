@@ -74,11 +74,7 @@ func (c *cli) enrolled(output string, a enrolment.Agent, attempts []backup.Attem
 		return writeJSON(c.stdout, map[string]any{"api_version": backup.APIVersion, "agent": a, "attempts": attempts})
 	}
 	for _, t := range attempts {
-		state := "ok"
-		if !t.OK {
-			state = "FAILED " + t.Code + " " + t.Text
-		}
-		say(c.stdout, printable(fmt.Sprintf("guest    %-17s %-8s %7.3f s  %s", guest.Way{Road: guest.Road(t.Road), Start: guest.Start(t.Start)}, t.Stage, t.Seconds, state)))
+		say(c.stdout, printable(attempted(t)))
 	}
 	say(c.stdout, printable(fmt.Sprintf("enrolled %s: version %s, port %d, certificate %s", a.Path, a.Version, a.Port, a.Fingerprint)))
 	return nil
@@ -110,7 +106,7 @@ func (v visit) install(ctx context.Context, old enrolment.Agent) (a enrolment.Ag
 			return a, attempts, nil
 		}
 		all = errors.Join(all, err)
-		if class := guest.ClassOf(guest.CodeOf(err)); class == guest.ClassAuth || class == guest.ClassIntegrity || class == guest.ClassGuest || ctx.Err() != nil {
+		if guest.ClassOf(guest.CodeOf(err)).Final() || ctx.Err() != nil {
 			break
 		}
 	}

@@ -42,9 +42,10 @@ func (g guests) Open(ctx context.Context, vm inventory.VM, run string, epoch uin
 	if err := in.recall(ctx); err != nil {
 		return &guest.Deployment{}, err
 	}
-	d := guest.Deployer{Ways: in.candidates(ctx, g.road), Port: g.port, Channels: g.channels, Reverse: g.reverse, Mailbox: func(ctx context.Context) (guest.Box, error) {
-		return vsphere.OpenMailbox(ctx, g.endpoint, vm)
-	}}
+	d := guest.Deployer{
+		Ways: in.candidates(ctx, g.road), Port: g.port, Channels: g.channels, Reverse: g.reverse, Keep: g.keep, Kept: in.known.Kept,
+		Mailbox: func(ctx context.Context) (guest.Box, error) { return vsphere.OpenMailbox(ctx, g.endpoint, vm) },
+	}
 	var err error
 	if d.Payload, err = g.payloads.of(vm); err != nil && !in.enrolled { // a persistent agent needs none
 		return &guest.Deployment{}, err
@@ -215,6 +216,9 @@ func (w *way) learn(ctx context.Context, d *guest.Deployment) error {
 		return nil
 	}
 	learned := w.known.Learn(d.Attempts, w.account.Username(), w.now())
+	if d.Session != nil && d.Way() != guest.WayPersistent {
+		learned.Kept = d.Kept()
+	}
 	if w.share != nil && w.share.Library() != "" {
 		learned.Library = string(w.share.Library())
 	}

@@ -51,17 +51,7 @@ func writeTable(w io.Writer, r backup.Result) error {
 	}
 	writersTable(line, r.Writers)
 	for _, a := range r.Guest.Attempts {
-		state := "ok"
-		switch {
-		case a.Skipped:
-			state = "SKIPPED " + a.Code + " " + a.Text
-		case !a.OK:
-			state = "FAILED " + a.Code + " " + a.Text
-		}
-		if a.Channel != "" && a.Channel != string(guest.ChannelDirect) {
-			state += " (" + a.Channel + ")"
-		}
-		line("guest    %-17s %-8s %7.3f s  %s", guest.Way{Road: guest.Road(a.Road), Start: guest.Start(a.Start)}, a.Stage, a.Seconds, state)
+		line("%s", attempted(a))
 	}
 	for _, f := range r.Findings {
 		line("finding  %s %s", f.Code, f.Title)
@@ -77,6 +67,21 @@ func writeTable(w io.Writer, r backup.Result) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// attempted is one attempt to come into a guest, in a line.
+func attempted(a backup.Attempt) string {
+	state := "ok"
+	switch {
+	case a.Skipped:
+		state = "SKIPPED " + a.Code + " " + a.Text
+	case !a.OK:
+		state = "FAILED " + a.Code + " " + a.Text
+	}
+	if a.Channel != "" && a.Channel != string(guest.ChannelDirect) {
+		state += " (" + a.Channel + ")"
+	}
+	return fmt.Sprintf("guest    %-17s %-8s %7.3f s  %s", guest.Way{Road: guest.Road(a.Road), Start: guest.Start(a.Start)}, a.Stage, a.Seconds, state)
 }
 
 // moved prints how the mover went.

@@ -24,6 +24,8 @@ type reach struct {
 	address string // empty is what VMware Tools report
 	road    guest.RoadPolicy
 	winrm   adminshare.WinRM
+	// keep leaves a pushed agent's program in the guest for the next run.
+	keep bool
 	// channels are how words may reach the agent, in their order; reverse is where agents dial, nil without that.
 	channels []guest.Channel
 	reverse  *guest.Reverse
@@ -45,6 +47,7 @@ type reachFlags struct {
 	winrm     winrmFlags
 	channel   string
 	dialTo    string
+	lifetime  string
 }
 
 // winrmFlags say how a guest's WinRM is reached.
@@ -63,6 +66,8 @@ func (f *reachFlags) flags(cmd *cobra.Command) {
 	f.channel = channelAuto
 	flags.Var(&choice{&f.channel, []string{channelAuto, string(guest.ChannelDirect), string(guest.ChannelReverse), string(guest.ChannelMailbox)}}, "channel",
 		"how words reach the agent: we dial it (direct), it dials us (reverse), or through the VM's configuration (mailbox); auto is direct, then reverse where --dial-to is given")
+	f.lifetime = lifetimeRun
+	flags.Var(&choice{&f.lifetime, []string{lifetimeRun, lifetimeCached}}, "agent-lifetime", "what becomes of a pushed agent: removed after the run, or its program kept in the guest for the next run (cached)")
 	flags.StringVar(&f.dialTo, "dial-to", "", "address and port of this machine, as guests reach it, for agents that dial: 192.0.2.1:6466")
 	flags.BoolVar(&f.winrm.https, "winrm-https", false, "reach WinRM by https, port 5986, where it starts the agent")
 	flags.StringVar(&f.winrm.caFile, "winrm-ca-file", "", "PEM file of the only certificates to trust for that")
@@ -76,6 +81,12 @@ func (c *cli) account(f reachFlags) (*url.Userinfo, error) {
 	}
 	return c.guestAccount()
 }
+
+// What becomes of a pushed agent.
+const (
+	lifetimeRun    = "run"
+	lifetimeCached = "cached"
+)
 
 // channelAuto is every channel that is there but the mailbox, which is slow and holds only in the mode writer.
 const channelAuto = "auto"
@@ -117,7 +128,7 @@ func dialled(ctx context.Context, to, listen string) (*guest.Reverse, error) {
 
 // reach reads where guests are reached, and begins to listen where agents are to dial. The caller leaves.
 func (f reachFlags) reach(ctx context.Context) (r reach, err error) {
-	r = reach{port: f.port, address: f.address, road: guest.RoadPolicy(f.guestRoad)}
+	r = reach{port: f.port, address: f.address, road: guest.RoadPolicy(f.guestRoad), keep: f.lifetime == lifetimeCached}
 	if r.winrm, err = f.winrm.read(); err != nil {
 		return r, err
 	}

@@ -22,6 +22,8 @@ func TestChannels(t *testing.T) {
 	}{
 		{"dials", "reverse", "", []string{"--dial-to", "127.0.0.1:16466"}, exitOK, "direct SF3701, reverse"},
 		{"dials", "reverse", "", []string{"--dial-to", "127.0.0.1:16466", "--channel", "reverse"}, exitOK, "reverse"},
+		{"silent", "reverse", "", []string{"--dial-to", "127.0.0.1:16466"}, exitOK, "direct SF3701, reverse"},
+		{"silent", "", "SF3701", nil, exitFailed, "direct SF3701"},
 		{"mailbox", "mailbox", "", []string{"--channel", "mailbox"}, exitOK, "mailbox"},
 		{"mailbox-refused", "", "SF3850", []string{"--channel", "mailbox"}, exitFailed, ""},
 		{"dials", "", "SF3701", nil, exitFailed, "direct SF3701"},
@@ -113,7 +115,7 @@ func TestPersistent(t *testing.T) {
 	}
 	windowsRemoved(t, w, "exch-01")
 	o = operate(t, without, nil, "run", "--vm", "exch-01", "--window-only", "--road", "persistent", "--agent", agent)
-	if o.exit != exitFailed || !strings.Contains(o.stderr, "SF3020") {
+	if o.exit != exitPreflight || !strings.Contains(o.stderr, "SF3020") {
 		t.Errorf("run by an agent that is gone: exit status %d, %s", o.exit, o.stderr)
 	}
 }

@@ -2,11 +2,11 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stillframe/stillframe/pkg/backup"
 	"github.com/stillframe/stillframe/pkg/freezewindow"
@@ -70,38 +70,48 @@ func (d wayDay) live(t *testing.T, w *world) {
 }
 
 // live does a run, checks what came of it, and that nothing of it is left.
-func (r wayRun) live(t *testing.T, w *world, vm string) outcome {
+func (r wayRun) live(t *testing.T, w *world, vm string) {
 	t.Helper()
-	agent, err := windowsAgent()
-	if err != nil {
-		t.Fatal(err)
-	}
-	env := w.environment(vm)
-	if r.password != "" {
-		env["GOVC_GUEST_LOGIN"] = w.guest(t, vm).User + ":" + r.password
-	}
-	env["STILLFRAME_STATE_DIR"] += "-" + vm // the breaker goes by the account's name, which all these guests share
 	var before [3]int
 	if r.logons != nil {
 		before = w.logons(t, vm)
 	}
-	o := operate(t, env, nil, append(append(window(vm), "--agent", agent), r.args...)...)
-	r.check(t, o)
+	r.during(t, w, vm, nil)
 	if r.logons != nil {
 		after := w.logons(t, vm)
 		if [3]int{after[0] - before[0], after[1] - before[1], after[2] - before[2]} != *r.logons {
 			t.Errorf("%q: logons before %v, after %v, want %v more", r.args, before, after, *r.logons)
 		}
 	}
-	held := time.Duration(0)
+	nothingLeft(t, w, r.environment(t, w, vm), vm)
+}
+
+// during does a run, with something beside it, and checks what came of it.
+func (r wayRun) during(t *testing.T, w *world, vm string, beside func(*os.Process)) outcome {
+	t.Helper()
+	agent, err := windowsAgent()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := operate(t, r.environment(t, w, vm), beside, append(append(window(vm), "--agent", agent), r.args...)...)
+	r.check(t, o)
 	if r.code == "" {
-		held = short
+		free(t, w, vm, short)
+	} else if !w.everHeld(t, vm) {
+		free(t, w, vm, 0)
 	}
-	if held > 0 || r.way == (guest.Way{}) && !w.everHeld(t, vm) {
-		free(t, w, vm, held)
-	}
-	nothingLeft(t, w, env, vm)
 	return o
+}
+
+// environment is the operator's. Each guest has a state of its own: the breaker goes by the account's name, which they share.
+func (r wayRun) environment(t *testing.T, w *world, vm string) map[string]string {
+	t.Helper()
+	env := w.environment(vm)
+	if r.password != "" {
+		env["GOVC_GUEST_LOGIN"] = w.guest(t, vm).User + ":" + r.password
+	}
+	env["STILLFRAME_STATE_DIR"] += "-" + vm
+	return env
 }
 
 // check checks exit status, code and attempts of a run.
@@ -165,8 +175,6 @@ func (w *world) everHeld(t *testing.T, vm string) bool {
 // as open.
 func nothingLeft(t *testing.T, w *world, env map[string]string, vm string) {
 	t.Helper()
-	root := w.guest(t, vm).Root // a thaw whose caller has given up ends by itself
-	await(t, "the last program of ours in "+vm+" to end", func() bool { return len(windowsAgents(t, root)) == 0 })
 	windowsRemoved(t, w, vm)
 	removed(t, w, vm)
 	var seen labguests.Look

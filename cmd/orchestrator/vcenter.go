@@ -290,7 +290,7 @@ func (s *session) ways(o daemon.Order) (guests, error) {
 	if o.Guest.AgentPort != nil {
 		f.port = uint16(*o.Guest.AgentPort)
 	}
-	in := reach{port: f.port, address: f.address, road: guest.RoadPolicy(f.guestRoad), reverse: s.reverse}
+	in := reach{port: f.port, address: f.address, road: guest.RoadPolicy(f.guestRoad), reverse: s.reverse, keep: o.Guest.AgentLifetime == lifetimeCached}
 	var err error
 	if in.winrm, err = f.winrm.read(); err == nil {
 		in.channels, err = channelsOf(o.Guest.Channel, s.reverse != nil)

@@ -91,6 +91,8 @@ type Guest struct {
 	Channel string `json:"channel,omitempty"`
 	// Road is auto, or the only road that may be taken.
 	Road string `json:"road,omitempty"`
+	// AgentLifetime is run or cached: whether a pushed agent's program stays in the guest after a run.
+	AgentLifetime string `json:"agent_lifetime,omitempty"`
 	// WinRMHTTPS reaches WinRM by https, where it starts the agent; WinRMCA and WinRMThumbprint say whom to trust then.
 	WinRMHTTPS      bool   `json:"winrm_https,omitempty"`
 	WinRMCA         string `json:"winrm_ca,omitempty"`

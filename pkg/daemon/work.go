@@ -280,7 +280,7 @@ func merge(a, b config.Guest) config.Guest {
 	if a.Username == "" { // the account is one thing
 		a.Username, a.Password = b.Username, b.Password
 	}
-	for _, f := range []struct{ into, from *string }{{&a.Mode, &b.Mode}, {&a.Arch, &b.Arch}, {&a.Agent, &b.Agent}, {&a.Road, &b.Road}, {&a.Channel, &b.Channel}} {
+	for _, f := range []struct{ into, from *string }{{&a.Mode, &b.Mode}, {&a.Arch, &b.Arch}, {&a.Agent, &b.Agent}, {&a.Road, &b.Road}, {&a.Channel, &b.Channel}, {&a.AgentLifetime, &b.AgentLifetime}} {
 		if *f.into == "" {
 			*f.into = *f.from
 		}

@@ -54,13 +54,17 @@ type Access interface {
 	// Put writes the payload into a fresh folder that only the guest's administrators can write, reads it back and
 	// compares the hash. It blocks for a transfer of some MiB and back.
 	Put(ctx context.Context, p Payload) (Remote, error)
+	// Reuse gives the agent that a former deployment kept in the guest; there is false, without an error, where it is not
+	// there or not the payload byte for byte. What is there and differs is removed; what cannot be
+	// stays with the ledger.
+	Reuse(ctx context.Context, p Payload, deployment string) (r Remote, there bool, err error)
 	// Start runs the agent and returns when it has said READY.
 	Start(ctx context.Context, r Remote, b Bootstrap) (Identity, error)
 	// Rescue ends the agent if it still runs, then runs its "thaw", which releases whatever is still frozen; released
 	// says that something was.
 	Rescue(ctx context.Context, r Remote) (released bool, err error)
-	// Remove waits for the agent to leave, ends it if it does not, and removes the folder. It is idempotent; what is not
-	// there is removed.
+	// Remove waits for the agent to leave, ends it if it does not, and removes the folder, where r.Keep is false; else its
+	// program stays there, with the mark KeptFile. It is idempotent; what is not there is removed.
 	Remove(ctx context.Context, r Remote) error
 }
 
@@ -85,7 +89,16 @@ type Remote struct {
 	PID int64
 	// Greeted is true once the agent has answered a HELLO, so that it leaves by itself when its session ends.
 	Greeted bool
+	// Keep is true where the program is to stay in the guest for another deployment.
+	Keep bool
 }
+
+// KeptFile is the mark of a folder in which the program was left on purpose: no run of it is going on, and none has crashed.
+// KeptText is what it says to a reader.
+const (
+	KeptFile = "kept"
+	KeptText = "Stillframe keeps its agent here for the next backup. It is removed when it was not used for 14 days.\n"
+)
 
 // Bootstrap is what the agent is told at its start: nothing of it is secret.
 type Bootstrap struct {

@@ -29,6 +29,9 @@ const (
 	ClassBusy Class = "busy"
 )
 
+// Final says whether no other way may be tried after an error of the class.
+func (c Class) Final() bool { return c == ClassAuth || c == ClassIntegrity || c == ClassGuest }
+
 // Classes lists them.
 func Classes() []Class {
 	return []Class{

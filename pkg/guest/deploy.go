@@ -39,6 +39,10 @@ type Deployer struct {
 	// Ways are tried in their order, until one goes well.
 	Ways    []Candidate
 	Payload Payload
+	// Keep leaves the agent's program in the guest after a deployment that went well; Kept is the deployment that did so
+	// before, empty for none.
+	Keep bool
+	Kept string
 	// Port is the TCP port that the agent listens on; 0 lets the guest choose.
 	Port uint16
 	// OnlyMounts bounds what may be frozen; empty means every supported file system.
@@ -93,7 +97,7 @@ func (d Deployer) Open(ctx context.Context, t Target) (*Deployment, error) {
 		if err == nil {
 			return dep, nil
 		}
-		if final(ClassOf(CodeOf(err))) {
+		if ClassOf(CodeOf(err)).Final() {
 			all = errors.Join(err, all)
 			break
 		}
@@ -107,9 +111,6 @@ func (d Deployer) Open(ctx context.Context, t Target) (*Deployment, error) {
 	}
 	return dep, all
 }
-
-// final says whether no other way may be tried after an error of the class.
-func final(c Class) bool { return c == ClassAuth || c == ClassIntegrity || c == ClassGuest }
 
 // codeUnreached is that of an agent which runs, and cannot be spoken with: another channel may help.
 const codeUnreached = "SF3701"
@@ -157,7 +158,7 @@ func (d Deployer) enter(ctx context.Context, dep *Deployment, t Target, c Channe
 		return err
 	}
 	err = dep.try(ctx, StagePush, pushLimit, func(ctx context.Context) (err error) {
-		dep.remote, err = dep.access.Put(ctx, d.Payload)
+		dep.remote, err = d.put(ctx, dep.access)
 		return err
 	})
 	if err != nil {
@@ -187,7 +188,27 @@ func (d Deployer) enter(ctx context.Context, dep *Deployment, t Target, c Channe
 		Own: own, Fingerprint: identity.Fingerprint, Next: identity.Next, Deployment: dep.remote.Deployment,
 		VMUUID: t.VMUUID, SHA256: d.Payload.SHA256, AnyProgram: identity.AnyProgram, Run: t.Run, Epoch: t.Epoch,
 	}
-	return dep.connect(ctx, peer, identity, t.Addresses)
+	err = dep.connect(ctx, peer, identity, t.Addresses)
+	dep.remote.Keep = d.Keep && err == nil && dep.remote.Dir != "" // a persistent agent has no folder of ours
+	return err
+}
+
+// put finds the program that was kept in the guest, or pushes it.
+func (d Deployer) put(ctx context.Context, a Access) (Remote, error) {
+	if d.Kept != "" {
+		if r, there, err := a.Reuse(ctx, d.Payload, d.Kept); there || err != nil {
+			return r, err
+		}
+	}
+	return a.Put(ctx, d.Payload)
+}
+
+// Kept is the deployment whose program is to stay in the guest when this one is closed; empty for none.
+func (dep *Deployment) Kept() string {
+	if !dep.remote.Keep {
+		return ""
+	}
+	return dep.remote.Deployment
 }
 
 // Way is the one that was taken last.
@@ -239,6 +260,7 @@ func (dep *Deployment) Rescue(ctx context.Context) (released bool, err error) {
 	defer cancel()
 	released, err = dep.access.Rescue(ctx, dep.remote)
 	dep.held = err != nil
+	dep.remote.Keep = false // what had to be rescued is not used again
 	return released, err
 }
 

@@ -32,6 +32,7 @@ type road struct {
 	failing map[string]error
 	cancel  context.CancelFunc // ends the caller's context in Start
 	half    bool               // Put fails with the folder made
+	kept    bool               // the program of a former deployment is there
 	way     guest.Way
 
 	calls   []string
@@ -60,6 +61,16 @@ func (r *road) Put(context.Context, guest.Payload) (guest.Remote, error) {
 	}
 	r.present = true
 	return remote, nil
+}
+
+func (r *road) Reuse(_ context.Context, _ guest.Payload, deployment string) (guest.Remote, bool, error) {
+	r.calls = append(r.calls, "reuse "+deployment)
+	remote := guest.Remote{Deployment: "d", Dir: "/x/d", Exe: "/x/d/agent"}
+	if err := r.failing["reuse"]; err != nil || !r.kept {
+		return guest.Remote{}, false, err
+	}
+	r.present = true
+	return remote, true, nil
 }
 
 func (r *road) Start(ctx context.Context, _ guest.Remote, b guest.Bootstrap) (guest.Identity, error) {
@@ -263,6 +274,56 @@ func TestDeploy(t *testing.T) {
 			}
 			if r.present {
 				t.Error("something is left in the guest")
+			}
+			r.group.Wait()
+		})
+	}
+}
+
+// TestDeployKeeps has a program stay in the guest, and used again.
+func TestDeployKeeps(t *testing.T) {
+	for name, c := range map[string]struct {
+		keep    bool
+		before  string
+		change  func(*road)
+		rescued bool
+		code    string
+		calls   []string
+		kept    string
+	}{
+		"the first time":           {keep: true, calls: []string{"put", "start", "remove"}, kept: "d"},
+		"once more":                {keep: true, before: "d", change: func(r *road) { r.kept = true }, calls: []string{"reuse d", "start", "remove"}, kept: "d"},
+		"for the last time":        {before: "d", change: func(r *road) { r.kept = true }, calls: []string{"reuse d", "start", "remove"}},
+		"it is gone":               {keep: true, before: "c", calls: []string{"reuse c", "put", "start", "remove"}, kept: "d"},
+		"the guest does not say":   {keep: true, before: "d", change: func(r *road) { r.failing["reuse"] = codedError("SF3501") }, code: "SF3501", calls: []string{"reuse d"}},
+		"it does not start":        {keep: true, before: "d", change: func(r *road) { r.kept, r.failing["start"] = true, codedError("SF3703") }, code: "SF3703", calls: []string{"reuse d", "start", "remove"}},
+		"nobody answers":           {keep: true, change: func(r *road) { r.agent.pin[0]++ }, code: "SF3702", calls: []string{"put", "start", "remove"}},
+		"what had to be rescued":   {keep: true, rescued: true, calls: []string{"put", "start", "rescue", "remove"}, kept: "d"},
+		"nothing of it was wanted": {calls: []string{"put", "start", "remove"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &road{t: t, agent: newScripted(t), listen: "127.83.7.1", failing: map[string]error{}}
+			if c.change != nil {
+				c.change(r)
+			}
+			d := guest.Deployer{Ways: only(r), Payload: guest.Payload{SHA256: program}, Keep: c.keep, Kept: c.before}
+			dep, err := d.Open(t.Context(), guest.Target{Addresses: []string{"127.83.7.1"}, VMUUID: vmUUID})
+			if guest.CodeOf(err) != c.code || dep.Kept() != c.kept {
+				t.Errorf("Open = %v and keeps %q, want code %q and %q", err, dep.Kept(), c.code, c.kept)
+			}
+			if c.rescued {
+				if _, err := dep.Rescue(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := dep.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if diff := cmp.Diff(c.calls, r.calls); diff != "" {
+				t.Errorf("calls (-want +got):\n%s", diff)
+			}
+			if want := c.kept != "" && !c.rescued; r.removed.Keep != want {
+				t.Errorf("removed %+v, want it kept: %t", r.removed, want)
 			}
 			r.group.Wait()
 		})

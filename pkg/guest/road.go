@@ -85,6 +85,8 @@ type Known struct {
 	Good Way `json:"good"`
 	// Library is the SMB library that fitted.
 	Library string `json:"library"`
+	// Kept is the deployment whose program stayed in the guest; empty for none.
+	Kept string `json:"kept"`
 	// Denied are ways on which the account had no right.
 	Denied []Denial `json:"denied"`
 }

@@ -156,9 +156,7 @@ func (a *Access) Put(ctx context.Context, p guest.Payload) (guest.Remote, error)
 	}
 	var id [16]byte
 	rand.Read(id[:]) // never fails (crypto/rand)
-	r := guest.Remote{Deployment: hex.EncodeToString(id[:])}
-	r.Dir = windows + home + `\` + r.Deployment
-	r.Exe = r.Dir + `\` + p.Name
+	r := remote(hex.EncodeToString(id[:]), p)
 	if err := a.intend(ctx, guest.StagePush, r); err != nil {
 		return guest.Remote{}, err
 	}
@@ -176,6 +174,12 @@ func (a *Access) Put(ctx context.Context, p guest.Payload) (guest.Remote, error)
 		return r, err // it may exist all the same: the answer was lost
 	}
 	return r, a.with(ctx, "push the agent to "+r.Exe, func(s *session) error { return push(ctx, s.admin, p, r) })
+}
+
+// remote is a deployment of the payload.
+func remote(deployment string, p guest.Payload) guest.Remote {
+	dir := windows + home + `\` + deployment
+	return guest.Remote{Deployment: deployment, Dir: dir, Exe: dir + `\` + p.Name}
 }
 
 // push writes the program and compares what is read back.
@@ -304,11 +308,7 @@ func (a *Access) Remove(ctx context.Context, r guest.Remote) error {
 	}
 	a.drop(ctx)
 	defer a.drop(ctx)
-	var names []string
-	err := a.with(ctx, "look into "+r.Dir, func(s *session) (err error) {
-		names, err = list(ctx, s.admin, below(r.Dir))
-		return err
-	})
+	names, err := a.look(ctx, r.Dir)
 	gone := guest.CodeOf(err) == codeNotThere
 	if err != nil && !gone {
 		return err
@@ -326,13 +326,24 @@ func (a *Access) Remove(ctx context.Context, r guest.Remote) error {
 			a.drop(ctx) // leftovers of others are no failure of this run's; the next one tries again
 		}
 	}
-	for _, name := range append(names, "") {
-		err = errors.Join(err, a.remove(ctx, strings.TrimSuffix(r.Dir+`\`+name, `\`)))
+	if r.Keep && slices.Contains(names, base(r.Exe)) {
+		err = a.keep(ctx, r, names)
+	} else {
+		err = a.empty(ctx, r.Dir, names)
 	}
 	if err != nil {
 		return err
 	}
 	return a.settle(ctx, r)
+}
+
+// look gives the names of what is in a folder of ours.
+func (a *Access) look(ctx context.Context, dir string) (names []string, err error) {
+	err = a.with(ctx, "look into "+dir, func(s *session) (err error) {
+		names, err = list(ctx, s.admin, below(dir))
+		return err
+	})
+	return names, err
 }
 
 // list gives the names of a folder. The guest is not trusted: what names no file in the folder itself is left out.
@@ -345,6 +356,14 @@ func list(ctx context.Context, share Share, dir string) ([]string, error) {
 		}
 	}
 	return names, err
+}
+
+// empty removes files of a folder, then the folder.
+func (a *Access) empty(ctx context.Context, dir string, names []string) (err error) {
+	for _, name := range append(names, "") {
+		err = errors.Join(err, a.remove(ctx, strings.TrimSuffix(dir+`\`+name, `\`)))
+	}
+	return err
 }
 
 // remove removes a file or an empty folder; what is not there is removed. A program that has just ended still locks its file.

@@ -16,8 +16,12 @@ import (
 // staleAfter is how old something of ours has to be, by the guest's own clock, before it is taken for a leftover.
 const staleAfter = 24 * time.Hour
 
+// idleAfter is how long a program that was kept stays without being used: each use writes into its folder.
+const idleAfter = 14 * 24 * time.Hour
+
 // sweep removes what crashed runs left in the guest more than a day ago, whoever's they were: folders with a name as ours have
-// below the product's, which no service runs a program of, after stopped demand-start services of them. Nothing else is touched.
+// below the product's, which no service runs a program of, after stopped demand-start services of them; and programs that were
+// kept and not used for 14 days. Nothing else is touched.
 // own is our folder of this run, which says what time it is in the guest. What cannot be removed is left for another time.
 func (a *Access) sweep(ctx context.Context, own string) (gone []string, err error) {
 	var files []fs.FileInfo
@@ -31,7 +35,16 @@ func (a *Access) sweep(ctx context.Context, own string) (gone []string, err erro
 	}
 	var stale []string
 	for _, f := range files {
-		if id, err := hex.DecodeString(f.Name()); err == nil && len(id) == 16 && f.IsDir() && files[now].ModTime().Sub(f.ModTime()) > staleAfter {
+		id, err := hex.DecodeString(f.Name())
+		age := files[now].ModTime().Sub(f.ModTime())
+		if err != nil || len(id) != 16 || !f.IsDir() || age <= staleAfter {
+			continue
+		}
+		names, err := a.look(ctx, windows+home+`\`+f.Name())
+		if err != nil {
+			return nil, err
+		}
+		if age > idleAfter || !slices.Contains(names, guest.KeptFile) {
 			stale = append(stale, f.Name())
 		}
 	}
@@ -102,22 +115,12 @@ func (s *services) usedBy(m *svcctl.Manager, name string, folders []string, used
 
 // clearFolder removes the files of a folder of ours, and the folder.
 func (a *Access) clearFolder(ctx context.Context, dir string) error {
-	var names []string
-	err := a.with(ctx, "look into "+dir, func(s *session) (err error) {
-		names, err = list(ctx, s.admin, below(dir))
-		return err
-	})
+	names, err := a.look(ctx, dir)
+	if guest.CodeOf(err) == codeNotThere {
+		return nil
+	}
 	if err != nil {
-		if guest.CodeOf(err) == codeNotThere {
-			return nil
-		}
 		return err
 	}
-	for _, name := range append(names, "") {
-		path := strings.TrimSuffix(dir+`\`+name, `\`)
-		if err := a.with(ctx, "remove "+path, func(s *session) error { return s.admin.Remove(ctx, below(path)) }); err != nil && guest.CodeOf(err) != codeNotThere {
-			return err
-		}
-	}
-	return nil
+	return a.empty(ctx, dir, names)
 }

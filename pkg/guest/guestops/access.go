@@ -38,18 +38,25 @@ const (
 	firstPause   = 50 * time.Millisecond
 	longestPause = 500 * time.Millisecond
 	leaveLimit   = 12 * time.Second
-	maxReadyFile = 4 << 10
-	removePause  = 100 * time.Millisecond
+	// launcherLimit is how long the program that had the agent serve may take to leave after it.
+	launcherLimit = 5 * time.Second
+	maxReadyFile  = 4 << 10
+	removePause   = 100 * time.Millisecond
 )
 
 // codeNotThere is what a file that does not exist is reported with.
 const codeNotThere = "SF3406"
+
+// codeTooLarge is what a file with more bytes than asked for is reported with.
+const codeTooLarge = "SF3605"
 
 // Access is the road by guest operations into one guest.
 type Access struct {
 	ops    Operations
 	home   home
 	ledger guest.Ledger // nil for none
+	// launcher is the process id of the program that was started last, which need not be the one that serves.
+	launcher int64
 }
 
 var _ guest.Access = (*Access)(nil)
@@ -59,7 +66,7 @@ func New(ops Operations, system inventory.System) *Access { return NewRecorded(o
 
 // NewRecorded makes the road, and has the ledger told before anything is put into the guest and when it is gone.
 func NewRecorded(ops Operations, system inventory.System, ledger guest.Ledger) *Access {
-	return &Access{ops, homeOf(system), ledger}
+	return &Access{ops: ops, home: homeOf(system), ledger: ledger}
 }
 
 // Way is guestops.
@@ -72,9 +79,7 @@ func (a *Access) Put(ctx context.Context, p guest.Payload) (guest.Remote, error)
 	}
 	var id [16]byte
 	rand.Read(id[:]) // never fails (crypto/rand)
-	r := guest.Remote{Deployment: hex.EncodeToString(id[:])}
-	r.Dir = a.home.join(a.home.folder, r.Deployment)
-	r.Exe = a.home.join(r.Dir, p.Name)
+	r := a.remote(hex.EncodeToString(id[:]), p)
 	if err := a.intend(ctx, guest.StagePush, r); err != nil {
 		return guest.Remote{}, err
 	}
@@ -100,6 +105,12 @@ func (a *Access) Put(ctx context.Context, p guest.Payload) (guest.Remote, error)
 	return r, nil
 }
 
+// remote is a deployment of the payload.
+func (a *Access) remote(deployment string, p guest.Payload) guest.Remote {
+	dir := a.home.join(a.home.folder, deployment)
+	return guest.Remote{Deployment: deployment, Dir: dir, Exe: a.home.join(dir, p.Name)}
+}
+
 // Start runs the agent and reads its READY file.
 func (a *Access) Start(ctx context.Context, r guest.Remote, b guest.Bootstrap) (guest.Identity, error) {
 	ready := a.home.join(r.Dir, "ready")
@@ -114,6 +125,7 @@ func (a *Access) Start(ctx context.Context, r guest.Remote, b guest.Bootstrap) (
 	if err != nil {
 		return guest.Identity{}, fmt.Errorf("start the agent: %w", err)
 	}
+	a.launcher = pid
 	id := guest.Identity{PID: pid}
 	content, err := a.poll(ctx, ready, pid)
 	if err != nil {
@@ -204,6 +216,10 @@ func (a *Access) Remove(ctx context.Context, r guest.Remote) error {
 		patience = 0 // it waits for somebody who will not come
 	}
 	terminated, ended := a.end(ctx, r.PID, patience)
+	if a.launcher != r.PID { // it leaves after the one that serves
+		alsoTerminated, err := a.end(ctx, a.launcher, min(patience, launcherLimit))
+		terminated, ended = terminated || alsoTerminated, errors.Join(ended, err)
+	}
 	names, err := a.ops.List(ctx, r.Dir)
 	if guest.CodeOf(err) == codeNotThere {
 		if ended != nil {
@@ -217,14 +233,22 @@ func (a *Access) Remove(ctx context.Context, r guest.Remote) error {
 			return errors.Join(ended, err) // the file stays, for the next try
 		}
 	}
-	all := errors.Join(ended, err)
-	for _, name := range names {
-		all = errors.Join(all, a.remove(ctx, a.home.join(r.Dir, name), false))
+	clear := a.empty
+	if r.Keep && slices.Contains(names, a.home.exe) {
+		clear = a.keep
 	}
-	if err := errors.Join(all, a.remove(ctx, r.Dir, true)); err != nil {
+	if err := errors.Join(ended, err, clear(ctx, r.Dir, names)); err != nil {
 		return err
 	}
 	return a.settle(ctx, r)
+}
+
+// empty removes files of a folder, then the folder.
+func (a *Access) empty(ctx context.Context, dir string, names []string) (err error) {
+	for _, name := range names {
+		err = errors.Join(err, a.remove(ctx, a.home.join(dir, name), false))
+	}
+	return errors.Join(err, a.remove(ctx, dir, true))
 }
 
 // uninstall has the agent take its service and all that it registered out of the guest.

@@ -42,8 +42,9 @@ type operations struct {
 	readyAfter int
 	ends       bool
 	runs       bool
-	deaf       bool     // does not end when terminated
-	listed     []string // what the guest pretends to have in the folder
+	deaf       bool          // does not end when terminated
+	lives      map[int64]int // how many looks find a process; of others runs tells
+	listed     []string      // what the guest pretends to have in the folder
 	args       []string
 	asked      []string // the commands of the agent that were started
 	locked     int      // how many removals of a file fail, because its program has not ended
@@ -113,7 +114,11 @@ func (o *operations) Start(_ context.Context, exe string, args, _ []string) (int
 
 func (o *operations) Wait(context.Context, int64) (int, error) { return o.exit, o.call("wait", "") }
 
-func (o *operations) Running(context.Context, int64) (bool, error) {
+func (o *operations) Running(_ context.Context, pid int64) (bool, error) {
+	if n, ok := o.lives[pid]; ok {
+		o.lives[pid]--
+		return n > 0, o.call("running", "")
+	}
 	return o.runs, o.call("running", "")
 }
 
@@ -154,7 +159,8 @@ func (o *operations) Remove(_ context.Context, name string, dir bool) error {
 	return nil
 }
 
-func (o *operations) Terminate(context.Context, int64) error {
+func (o *operations) Terminate(_ context.Context, pid int64) error {
+	delete(o.lives, pid)
 	o.runs = o.deaf
 	return o.call("terminate", "")
 }

@@ -89,6 +89,30 @@ func TestWindowsRemove(t *testing.T) {
 	}
 }
 
+// The program that started the service leaves after it, and its file is locked until then; one that does not is terminated.
+func TestWindowsRemoveWaitsForTheLauncher(t *testing.T) {
+	for looks, asked := range map[int][]string{3: {"run"}, 1000: {"run", "uninstall"}} {
+		synctest.Test(t, func(t *testing.T) {
+			o := newOperations()
+			o.lives = map[int64]int{4711: looks, 812: 2}
+			o.ready = fmt.Sprintf("READY %v 6465 812\n", protocol.Fingerprint{7})
+			o.dirs[windowsFolder], o.files[windowsAgent] = true, nil
+			a := guestops.New(o, inventory.Windows)
+			r := guest.Remote{Dir: windowsFolder, Exe: windowsAgent, Started: true, Greeted: true}
+			id, err := a.Start(t.Context(), r, guest.Bootstrap{Port: 6465})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.PID = id.PID
+			ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
+			defer cancel()
+			if err := a.Remove(ctx, r); err != nil || len(o.dirs) > 0 || !slices.Equal(o.asked, asked) || o.lives[4711] > 0 || o.lives[812] > 0 {
+				t.Errorf("Remove with a launcher that is seen %d times = %v; left %v, commands %v, want %v", looks, err, o.lives, o.asked, asked)
+			}
+		})
+	}
+}
+
 // A service is not terminated where its own thaw ends it in good order.
 func TestWindowsRescue(t *testing.T) {
 	for _, exit := range []int{0, 9} {

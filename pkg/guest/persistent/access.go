@@ -37,6 +37,11 @@ func (a *Access) Put(context.Context, guest.Payload) (guest.Remote, error) {
 	return guest.Remote{Deployment: Deployment}, nil
 }
 
+// Reuse has nothing to do either.
+func (a *Access) Reuse(context.Context, guest.Payload, string) (r guest.Remote, there bool, err error) {
+	return guest.Remote{}, false, nil
+}
+
 // Start has nothing to do either: it tells by what the agent is known, and by what it knows us.
 func (a *Access) Start(context.Context, guest.Remote, guest.Bootstrap) (guest.Identity, error) {
 	own, err := a.book.Identity(a.agent.Own)

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stillframe/stillframe/pkg/backup"
+	"github.com/stillframe/stillframe/pkg/guest"
+	"github.com/stillframe/stillframe/pkg/lab"
+)
+
+// TestWindowsNeighbours finds agents in the guest that are not of this run: another orchestrator's, a dead one's, a kept one.
+func TestWindowsNeighbours(t *testing.T) {
+	lab.Need(t, lab.Mingw, lab.Wine, lab.Smbd)
+	t.Parallel()
+	waysWorld.Lock()
+	t.Cleanup(waysWorld.Unlock)
+	w := start(t, "windows-neighbours")
+	t.Run("two", func(t *testing.T) { twoOrchestrators(t, w) })
+	t.Run("crashed", func(t *testing.T) { crashedWithoutTools(t, w) })
+	t.Run("kept", func(t *testing.T) { keptAgent(t, w) })
+}
+
+// otherAgent is an agent whose program is another one: as of another version.
+func otherAgent(t *testing.T) string {
+	t.Helper()
+	agent, err := windowsAgent()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.ReadFile(agent)
+	other := filepath.Join(t.TempDir(), "other.exe")
+	if err := errors.Join(err, os.WriteFile(other, append(program, 0), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return other
+}
+
+// neighbour is another orchestrator, which knows nothing of ours.
+func (w *world) neighbour(vm string) map[string]string {
+	env := w.environment(vm)
+	env["STILLFRAME_STATE_DIR"] += "-neighbour"
+	return env
+}
+
+// A second orchestrator, whose agent is of another version, is refused by the port that is taken; the first is not disturbed.
+func twoOrchestrators(t *testing.T, w *world) {
+	other, second := otherAgent(t), w.neighbour("two")
+	wayRun{way: guest.WaySCM}.during(t, w, "two", func(*os.Process) {
+		await(t, "the hold", func() bool { return w.heldNow(t, "two") })
+		refused := operate(t, second, nil, append(window("two"), "--agent", other, "--road", "adminshare+svcctl")...)
+		if codes := refused.codes(); refused.exit != exitFailed || !slices.Equal(codes, []string{"SF3705"}) || len(refused.result.Leftovers) > 0 {
+			t.Errorf("the second orchestrator: exit status %d, findings %v, left %v, want %d with SF3705 and nothing", refused.exit, codes, refused.result.Leftovers, exitFailed)
+		}
+	})
+	nothingLeft(t, w, second, "two")
+}
+
+// The agent of an orchestrator that was killed lets go by itself, and its leftovers are taken away by the share when VMware
+// Tools are gone too.
+func crashedWithoutTools(t *testing.T, w *world) {
+	agent, err := windowsAgent()
+	if err != nil {
+		t.Fatal(err)
+	}
+	env, address := w.environment("crashed"), w.guest(t, "crashed").Outside
+	o := operate(t, env, func(p *os.Process) {
+		await(t, "the hold", func() bool { return w.heldNow(t, "crashed") })
+		if err := p.Kill(); err != nil {
+			t.Error(err)
+		}
+	}, append(window("crashed"), "--agent", agent)...)
+	if o.exit != -1 {
+		t.Fatalf("exit status %d, want a death by SIGKILL", o.exit)
+	}
+	w.post(t, "/vm/crashed/tools", `{"state": "absent"}`)
+	blind := operate(t, env, nil, "recover", "--vm", "crashed")
+	if blind.exit != exitRecovery || !strings.Contains(blind.stderr, "--guest-address") {
+		t.Errorf("recover without an address: exit status %d, want %d and what to do", blind.exit, exitRecovery)
+	}
+	if r, exit := recovery(t, env, "--vm", "crashed", "--guest-address", address); exit != exitOK || len(r.Leftovers) > 0 || !slices.Contains(kinds(r, backup.Gone), "agent_folder") {
+		t.Errorf("recover by the share: exit status %d, gone %v, left %v", exit, kinds(r, backup.Gone), r.Leftovers)
+	}
+	free(t, w, "crashed", 20*short/8)
+	nothingLeft(t, w, env, "crashed")
+}
+
+// A program that was kept is used again, by whatever way, as long as it is the same. On no way the password is to be seen.
+func keptAgent(t *testing.T, w *world) {
+	cached := func(way guest.Way) wayRun {
+		return wayRun{way: way, args: []string{"--road", way.String(), "--agent-lifetime", "cached"}}
+	}
+	folders := func() (names []string) {
+		found, err := filepath.Glob(filepath.Join(w.guest(t, "kept").Root, "[Ww]indows", "[Ss]tillframe", "*", "*"))
+		if err != nil {
+			t.Error(err)
+		}
+		return found
+	}
+	secrecy, printed := w.secretive(t, "kept"), []string{}
+	cached(guest.WaySCM).during(t, w, "kept", nil)
+	first := folders()
+	if len(first) != 2 || filepath.Base(first[0]) != guest.KeptFile {
+		t.Errorf("kept is %q, want the program and its mark", first)
+	}
+	for _, way := range []guest.Way{guest.WayWinRM, guest.WayGuestOps, guest.WaySCM} {
+		o := cached(way).during(t, w, "kept", nil)
+		printed = append(printed, o.stdout, o.stderr)
+		if again := folders(); !slices.Equal(again, first) {
+			t.Errorf("after a run by %v there is %q, want %q as before", way, again, first)
+		}
+	}
+	spoilt := first[len(first)-1]
+	program, err := os.ReadFile(spoilt)
+	if err := errors.Join(err, os.WriteFile(spoilt, append(program, 0), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	cached(guest.WaySCM).during(t, w, "kept", nil)
+	fresh := folders()
+	if len(fresh) != 2 || filepath.Dir(fresh[0]) == filepath.Dir(first[0]) {
+		t.Errorf("after another program lay there, there is %q, want a fresh folder in place of %q", fresh, first)
+	} else if now, err := os.ReadFile(fresh[1]); err != nil || !bytes.Equal(now, program) {
+		t.Errorf("kept are %d bytes, want those of the agent, %v", len(now), err)
+	}
+	well(guest.WaySCM).live(t, w, "kept")
+	secrecy.kept(t, printed)
+}
