@@ -98,6 +98,17 @@ var always = []string{ //nolint:gochecknoglobals // a table
 	"vsphere.CreateSnapshotEx_Task.", "vsphere.RemoveSnapshot_Task.", "vsphere.StartProgramInGuest.", "store.end-a-run.",
 }
 
+// elsewhere are points of agent's words that no pushed agent is told: certificates are renewed with those that stay.
+var elsewhere = []string{"agent.PIN.", "agent.answer.PIN."} //nolint:gochecknoglobals // a table
+
+// byClock are points to which the clock leads, and no run: a slow one passes them, the next one does not.
+var byClock = []string{"store.look-for-lost-deliveries."} //nolint:gochecknoglobals // a table
+
+// begins says whether a point begins with one of some beginnings.
+func begins(point string, with []string) bool {
+	return slices.ContainsFunc(with, func(of string) bool { return strings.HasPrefix(point, of) })
+}
+
 // crashMatrix is one lab in which many daemons die at once, each with a VM of its own.
 type crashMatrix struct {
 	*world
@@ -142,7 +153,7 @@ func TestCrashMatrix(t *testing.T) {
 	}
 	known := pointsOfTree(t)
 	for p := range known {
-		if _, passed := roads[p]; !passed && slices.ContainsFunc(always, func(of string) bool { return strings.HasPrefix(p, of) }) {
+		if _, passed := roads[p]; !passed && begins(p, always) && !begins(p, elsewhere) {
 			t.Errorf("no run passes %s", p)
 		}
 	}
@@ -265,7 +276,7 @@ func (m *crashMatrix) pilot(t *testing.T, database func(*testing.T) string) map[
 	roads := map[string]crashRoad{}
 	for n, road := range crashRoads {
 		for _, p := range passed[n] {
-			if _, known := roads[p]; !known {
+			if _, known := roads[p]; !known && !begins(p, byClock) {
 				roads[p] = road
 			}
 		}

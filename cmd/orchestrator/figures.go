@@ -8,6 +8,7 @@ import (
 
 	"github.com/stillframe/stillframe/pkg/catalog"
 	"github.com/stillframe/stillframe/pkg/config"
+	"github.com/stillframe/stillframe/pkg/guest"
 	"github.com/stillframe/stillframe/pkg/metrics"
 )
 
@@ -80,9 +81,10 @@ func (s *service) process() metrics.Process {
 	for _, w := range s.daemon.Windows() {
 		p.Windows = append(p.Windows, w.Since)
 	}
+	var c guest.ReverseCounts
 	if s.rooms.reverse != nil {
-		c := s.rooms.reverse.Reverser.Counts()
-		p.Dials = map[string]uint64{"proved": c.Proved, "stranger": c.Strangers, "unexpected": c.Unexpected, "garbled": c.Garbled, "crowded": c.Crowded}
+		c = s.rooms.reverse.Reverser.Counts()
 	}
+	p.Dials = map[string]uint64{"proved": c.Proved, "stranger": c.Strangers, "unexpected": c.Unexpected, "garbled": c.Garbled, "crowded": c.Crowded}
 	return p
 }

@@ -54,7 +54,7 @@ type Process struct {
 	Consolidation map[string]int
 	AuditFailures uint64
 	// Dials counts the connections that agents, or others, made to us, by what became of them: proved, stranger, unexpected,
-	// garbled or crowded. It is nil where nobody is to dial.
+	// garbled or crowded.
 	Dials map[string]uint64
 }
 
