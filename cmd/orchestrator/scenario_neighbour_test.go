@@ -54,6 +54,7 @@ func (w *world) neighbour(vm string) map[string]string {
 // A second orchestrator, whose agent is of another version, finds the port taken while the first holds the guest; a run of it waits
 // for the first one's snapshot task, and then goes well. The first is not disturbed.
 func twoOrchestrators(t *testing.T, w *world) {
+	t.Helper()
 	other, second := otherAgent(t), w.neighbour("two")
 	args := []string{"--agent", other, "--road", "adminshare+svcctl"}
 	beside := func(do func()) {
@@ -80,6 +81,7 @@ func twoOrchestrators(t *testing.T, w *world) {
 // The agent of an orchestrator that was killed lets go by itself, and its leftovers are taken away by the share when VMware
 // Tools are gone too.
 func crashedWithoutTools(t *testing.T, w *world) {
+	t.Helper()
 	agent, err := windowsAgent()
 	if err != nil {
 		t.Fatal(err)
@@ -108,6 +110,7 @@ func crashedWithoutTools(t *testing.T, w *world) {
 
 // A program that was kept is used again, by whatever way, as long as it is the same. On no way the password is to be seen.
 func keptAgent(t *testing.T, w *world) {
+	t.Helper()
 	cached := func(way guest.Way) wayRun {
 		return wayRun{way: way, args: []string{"--road", way.String(), "--agent-lifetime", "cached"}}
 	}

@@ -54,6 +54,10 @@ func (p *post) open(ctx context.Context) (*guest.Deployment, error) {
 
 func (p *post) Way() guest.Way { return guest.WayGuestOps }
 
+func (*post) Reuse(context.Context, guest.Payload, string) (guest.Remote, bool, error) {
+	return guest.Remote{}, false, nil
+}
+
 func (p *post) Put(context.Context, guest.Payload) (guest.Remote, error) {
 	return guest.Remote{Deployment: "d", Dir: "/x/d", Exe: "/x/d/agent"}, nil
 }

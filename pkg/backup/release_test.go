@@ -33,6 +33,10 @@ func (e *entry) end() { e.stop(); <-e.ended }
 
 func (e *entry) Way() guest.Way { return guest.WayGuestOps }
 
+func (*entry) Reuse(context.Context, guest.Payload, string) (guest.Remote, bool, error) {
+	return guest.Remote{}, false, nil
+}
+
 func (e *entry) Put(context.Context, guest.Payload) (guest.Remote, error) {
 	return guest.Remote{Deployment: "d", Dir: "/x/d", Exe: "/x/d/agent"}, nil
 }
