@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/windows"
+	"golang.org/x/sys/windows/registry"
 )
 
 // firewallLimit bounds one call of netsh, which takes some hundred milliseconds (unverified on a busy Windows).
@@ -74,6 +76,34 @@ func forgetRulesOf(exe string) error {
 	}
 	_, err = netsh("delete", "name=all", "program="+exe)
 	return err
+}
+
+// rulesPath is where Windows keeps the rules that are in force, one value each: "v2.30|Action=Allow|...|App=PROGRAM|Name=NAME|"
+// (MS-GPFAS 2.2.2.19).
+const rulesPath = `SYSTEM\CurrentControlSet\Services\SharedAccess\Parameters\FirewallPolicy\FirewallRules`
+
+// orphanedRules names the rules of pushed agents whose program is gone: a run that found the agent killed took the program away
+// from outside, and a rule can be taken away from inside only.
+func orphanedRules() (names []string, err error) {
+	key, err := registry.OpenKey(registry.LOCAL_MACHINE, rulesPath, registry.QUERY_VALUE)
+	if err != nil {
+		return nil, unlessAbsent(err)
+	}
+	values, err := key.ReadValueNames(0)
+	for _, v := range values {
+		text, _, readErr := key.GetStringValue(v)
+		if readErr != nil {
+			continue // it has gone meanwhile, or is none of ours
+		}
+		name, program := pushedRule(text)
+		if name == "" {
+			continue
+		}
+		if _, statErr := os.Stat(program); errors.Is(statErr, fs.ErrNotExist) {
+			names = append(names, name)
+		}
+	}
+	return names, errors.Join(err, key.Close())
 }
 
 // netsh has the firewall's own program in System32 add or delete a rule, and gives its exit status. The words are ours or have

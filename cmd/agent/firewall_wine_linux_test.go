@@ -72,6 +72,15 @@ func (w *windows) firewall(own identityOf) {
 	w.ruled("after thaw", foreignRule)
 	w.awaitNoService("Stillframe-d1")
 
+	const lost = "0123456789abcdef0123456789abcdef"
+	if out, err := w.Run(w.t.Context(), "netsh", "advfirewall", "firewall", "add", "rule", "name=Stillframe-"+lost, "dir=in", "action=allow",
+		"protocol=TCP", "localport=6465", `program=C:\Windows\Stillframe\`+lost+`\stillframe-agent.exe`); err != nil {
+		w.t.Fatalf("netsh: %v\n%s", err, out)
+	}
+	p = detach("--allow", "127.0.0.1")
+	w.ruled("of an agent, without the one of a program that is gone", foreignRule, rule("Stillframe-d1", port(p), "127.0.0.1"))
+	end(p)
+
 	old := "name=Stillframe-old\tdir=in\taction=allow\tprogram=" + `C:\old.exe`
 	if err := os.WriteFile(path, []byte(foreignRule+"\n"+old+"\n"), 0o600); err != nil {
 		w.t.Fatal(err)

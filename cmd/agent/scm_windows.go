@@ -16,9 +16,6 @@ import (
 	"github.com/stillframe/stillframe/pkg/agent"
 )
 
-// servicePrefix begins the names of the services of all agents; the deployment follows.
-const servicePrefix = "Stillframe-"
-
 // Waiting for a service.
 const (
 	servicePause = 200 * time.Millisecond // between two looks at its state

@@ -30,12 +30,14 @@ const labEnv = "--lab-env"
 //   - STILLFRAME_LAB_BOOT_ID: the guest's boot id, in place of the system's.
 //   - STILLFRAME_LAB_DISKS: where volumes lie, such as C:=serial:0,D:=other:1 with the serial and the number of the disk.
 //   - STILLFRAME_LAB_BUSY: how long to wait for another requestor's shadow copy, give or take a third, such as 300ms.
+//   - STILLFRAME_LAB_TOKEN: filtered is a token as UAC leaves it.
 //   - STILLFRAME_LAB_FLUSH: how long a volume's flush takes, such as 5ms; nothing is flushed then.
 func currentSeams() seams {
 	s := seams{
 		vmUUID:     strings.ToLower(os.Getenv("STILLFRAME_LAB_VM_UUID")),
 		listenHost: os.Getenv("STILLFRAME_LAB_LISTEN_HOST"),
 		bootID:     os.Getenv("STILLFRAME_LAB_BOOT_ID"),
+		filtered:   os.Getenv("STILLFRAME_LAB_TOKEN") == "filtered",
 	}
 	if disks := os.Getenv("STILLFRAME_LAB_DISKS"); disks != "" {
 		s.vss.Disks = func(volume string) ([]protocol.Disk, error) { return labDisks(disks, volume) }

@@ -13,4 +13,5 @@ type seams struct {
 	idle       time.Duration // 0: the agent's own
 	bootID     string        // empty: the system's
 	vss        vss.Seams     // what Wine does not have
+	filtered   bool          // UAC has filtered the token, which Wine never does
 }

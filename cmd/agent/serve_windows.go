@@ -82,8 +82,12 @@ func prepareAndServe(ctx context.Context, s settings, name string, stays bool) (
 // openFirewall lets the orchestrator in, where it is known whence it comes, and takes away the rules of the services that have
 // gone. What fails is a note: the orchestrator finds out whether it gets through.
 func (a *servant) openFirewall(rule firewallRule, gone []string) (closeIt func() error) {
-	var err error
-	for _, name := range gone {
+	orphaned, err := orphanedRules()
+	if err != nil {
+		a.options.Notes = append(a.options.Notes, err)
+		err = nil
+	}
+	for _, name := range append(gone, orphaned...) {
 		if err = forgetRules(name); err != nil {
 			break
 		}

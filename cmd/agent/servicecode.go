@@ -1,5 +1,8 @@
 package main
 
+// servicePrefix begins the names of the services of all agents; the deployment follows.
+const servicePrefix = "Stillframe-"
+
 // serviceCodes are the codes of the error catalogue for what Windows says when a service cannot be installed or started
 // (winerror.h).
 var serviceCodes = map[uint32]string{

@@ -45,6 +45,9 @@ func ownToken() (token, error) {
 	t.Elevated = handle.IsElevated()
 	integrity, levelErr := integrityOf(handle)
 	t.Integrity = integrity
+	if currentSeams().filtered {
+		t.BuiltInAdministrator, t.Elevated, t.Integrity = false, false, "medium"
+	}
 	if err = errors.Join(err, levelErr); err != nil {
 		return t, fmt.Errorf("read the own token: %w", err)
 	}

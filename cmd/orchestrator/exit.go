@@ -38,7 +38,7 @@ var exitByCode = map[string]int{
 	"SF2118": exitPreflight, "SF2119": exitPreflight, "SF2120": exitPreflight, "SF2121": exitPreflight, "SF2122": exitPreflight,
 	"SF2124": exitPreflight, "SF2208": exitPreflight, "SF2131": exitPreflight, "SF2132": exitPreflight, "SF2133": exitPreflight, "SF2134": exitPreflight, "SF2135": exitPreflight,
 	"SF3002": exitAuth, "SF3003": exitAuth, "SF3004": exitAuth, "SF3005": exitAuth, "SF3101": exitAuth, "SF3102": exitAuth, "SF3103": exitAuth,
-	"SF3105": exitAuth, "SF3503": exitAuth,
+	"SF3105": exitAuth, "SF3503": exitAuth, "SF3702": exitAuth, "SF3706": exitAuth,
 	"SF3006": exitPreflight, "SF3007": exitPreflight, "SF3020": exitPreflight, "SF3201": exitPreflight, "SF3202": exitPreflight, "SF3203": exitPreflight,
 	"SF3301": exitPreflight, "SF3302": exitPreflight, "SF3303": exitPreflight, "SF3405": exitPreflight, "SF3501": exitPreflight, "SF3504": exitPreflight,
 	"SF3505": exitPreflight,

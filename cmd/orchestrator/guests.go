@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -47,8 +48,10 @@ func (g guests) Open(ctx context.Context, vm inventory.VM, run string, epoch uin
 		Mailbox: func(ctx context.Context) (guest.Box, error) { return vsphere.OpenMailbox(ctx, g.endpoint, vm) },
 	}
 	var err error
-	if d.Payload, err = g.payloads.of(vm); err != nil && !in.enrolled { // a persistent agent needs none
-		return &guest.Deployment{}, err
+	if d.Payload, err = g.payloads.of(vm); err != nil { // a persistent agent needs none
+		if d.Ways = slices.DeleteFunc(d.Ways, func(c guest.Candidate) bool { return c.Way != guest.WayPersistent }); len(d.Ways) == 0 {
+			return &guest.Deployment{}, err
+		}
 	}
 	in.target = guest.Target{Addresses: in.addresses, VMUUID: vm.UUID, Run: run, Epoch: epoch}
 	deployment, err := d.Open(ctx, in.target)
@@ -57,6 +60,7 @@ func (g guests) Open(ctx context.Context, vm inventory.VM, run string, epoch uin
 	}
 	if learned := in.learn(ctx, deployment); learned != nil {
 		if err == nil {
+			deployment.Discard() // nobody would remember it
 			learned = errors.Join(learned, deployment.Close(ctx))
 		}
 		err = errors.Join(err, learned)
@@ -104,16 +108,38 @@ func (w *way) candidates(ctx context.Context, policy guest.RoadPolicy) []guest.C
 
 // unreachable looks which ways answer, where there is more than one.
 func (w *way) unreachable(ctx context.Context, policy guest.RoadPolicy) map[guest.Way]bool {
-	if w.vm.System() != inventory.Windows || !policy.Allows(guest.WaySCM) && !policy.Allows(guest.WayWinRM) {
+	pushes := w.vm.System() == inventory.Windows && (policy.Allows(guest.WaySCM) || policy.Allows(guest.WayWinRM))
+	stays := w.enrolled && policy.Allows(guest.WayPersistent)
+	var ports []uint16
+	if pushes {
+		ports = append(ports, adminshare.Port, w.winrm.Port())
+	}
+	if stays {
+		ports = append(ports, w.agent.Port)
+	}
+	if len(ports) < 2 && !(stays && policy.Allows(guest.WayGuestOps)) {
 		return nil
 	}
-	open := guest.Probe(ctx, w.addresses, adminshare.Port, w.winrm.Port())
-	shares, commands := open[adminshare.Port], open[w.winrm.Port()]
-	silent := slices.DeleteFunc(w.addresses, func(a string) bool { return slices.Contains(shares, a) })
-	w.addresses = slices.Concat(shares, silent) // what answered is dialled first
-	return map[guest.Way]bool{
-		guest.WaySCM: len(shares) == 0, guest.WayWinRM: len(shares) == 0 || len(commands) == 0, guest.WayGuestOps: !w.vm.ToolsRunning,
+	open := guest.Probe(ctx, w.addresses, ports...)
+	answered := open[w.agent.Port]
+	silent := map[guest.Way]bool{guest.WayPersistent: stays && len(answered) == 0, guest.WayGuestOps: !w.vm.ToolsRunning}
+	if pushes {
+		shares, commands := open[adminshare.Port], open[w.winrm.Port()]
+		silent[guest.WaySCM], silent[guest.WayWinRM] = len(shares) == 0, len(shares) == 0 || len(commands) == 0
+		answered = append(shares, answered...)
 	}
+	slices.SortStableFunc(w.addresses, func(a, b string) int { // what answered is dialled first
+		return cmp.Compare(position(answered, a), position(answered, b))
+	})
+	return silent
+}
+
+// position is where a value is in a list, after all of it where it is not.
+func position(list []string, value string) int {
+	if i := slices.Index(list, value); i >= 0 {
+		return i
+	}
+	return len(list)
 }
 
 // access makes one way.

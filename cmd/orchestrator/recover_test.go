@@ -363,6 +363,7 @@ func isOver(t *testing.T, p *os.Process) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid))
 	if err != nil {
 		t.Error(err)
+		return true
 	}
 	_, state, _ := strings.Cut(string(stat), ") ")
 	return strings.HasPrefix(state, "Z")

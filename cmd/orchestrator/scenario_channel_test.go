@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -98,6 +100,12 @@ func TestPersistent(t *testing.T) {
 			t.Errorf("agent status: %s", list)
 		}
 	}
+	newer, broken := otherAgent(t), filepath.Join(t.TempDir(), "broken.exe")
+	if err := os.WriteFile(broken, append([]byte("MZ"), make([]byte, 1<<10)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	manage(exitOK, "upgrade", "exch-01", "--agent", newer, "--road", "adminshare+svcctl")
+	manage(exitFailed, "upgrade", "exch-01", "--agent", broken, "--road", "adminshare+svcctl")
 	without := w.environment("exch-01")
 	delete(without, "GOVC_GUEST_LOGIN")
 	o := operate(t, without, nil, "run", "--vm", "exch-01", "--window-only", "--road", "persistent", "--agent", agent, "-o", "json")

@@ -8,8 +8,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stillframe/stillframe/pkg/backup"
+	"github.com/stillframe/stillframe/pkg/freezewindow"
 	"github.com/stillframe/stillframe/pkg/guest"
 	"github.com/stillframe/stillframe/pkg/lab"
 )
@@ -18,10 +20,8 @@ import (
 func TestWindowsNeighbours(t *testing.T) {
 	lab.Need(t, lab.Mingw, lab.Wine, lab.Smbd)
 	t.Parallel()
-	waysWorld.Lock()
-	t.Cleanup(waysWorld.Unlock)
-	w := start(t, "windows-neighbours")
-	for vm, live := range map[string]func(*testing.T, *world){"two": twoOrchestrators, "crashed": crashedWithoutTools, "kept": keptAgent} {
+	w := startWays(t, "windows-neighbours")
+	for vm, live := range map[string]func(*testing.T, *world){"two": twoOrchestrators, "crashed": crashedWithoutTools, "kept": keptAgent, "stalled": stalledShare} {
 		t.Run(vm, func(t *testing.T) {
 			t.Parallel()
 			live(t, w)
@@ -108,6 +108,30 @@ func crashedWithoutTools(t *testing.T, w *world) {
 	nothingLeft(t, w, env, "crashed")
 }
 
+// A share that stands still leads to the next way. One that stops while the guest is held keeps the clean-up from its end: what is
+// left is named and written down, and a recovery takes it away.
+func stalledShare(t *testing.T, w *world) {
+	t.Helper()
+	wayRun{args: pinned("adminshare+svcctl"), exit: exitFailed, code: "SF3204"}.live(t, w, "stalled")
+	well(guest.WayGuestOps, "SF3204", "SF3204").live(t, w, "stalled")
+	agent, err := windowsAgent()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const vm = "stalls-later"
+	env := w.environment(vm)
+	env["STILLFRAME_STATE_DIR"] += "-" + vm
+	o := operate(t, env, nil, append(window(vm), "--agent", agent, "--road", "adminshare+svcctl")...)
+	if o.exit != exitRecovery || len(o.result.Leftovers) == 0 || o.result.Verdict.Level != freezewindow.Application || !strings.Contains(o.stdout, "SF3950") {
+		t.Errorf("exit status %d, level %q, left %q, want %d with SF3950 and what is left", o.exit, o.result.Verdict.Level, o.result.Leftovers, exitRecovery)
+	}
+	free(t, w, vm, short)
+	if r, exit := recovery(t, env, "--vm", vm); exit != exitOK || len(r.Leftovers) > 0 || !slices.Contains(kinds(r, backup.Gone), "agent_folder") {
+		t.Errorf("recover: exit status %d, gone %v, left %v", exit, kinds(r, backup.Gone), r.Leftovers)
+	}
+	nothingLeft(t, w, env, vm)
+}
+
 // A program that was kept is used again, by whatever way, as long as it is the same. On no way the password is to be seen.
 func keptAgent(t *testing.T, w *world) {
 	t.Helper()
@@ -139,7 +163,20 @@ func keptAgent(t *testing.T, w *world) {
 	if err := errors.Join(err, os.WriteFile(spoilt, append(program, 0), 0o755)); err != nil {
 		t.Fatal(err)
 	}
+	for name, age := range map[string]time.Duration{strings.Repeat("1", 32): 25 * time.Hour, strings.Repeat("2", 32): 23 * time.Hour} { // of crashed runs
+		dir, at := filepath.Join(filepath.Dir(filepath.Dir(spoilt)), name), time.Now().Add(-age)
+		if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(filepath.Join(dir, "stillframe-agent.exe"), nil, 0o755), os.Chtimes(dir, at, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	cached(guest.WaySCM).during(t, w, "kept", nil)
+	young, err := filepath.Glob(filepath.Join(filepath.Dir(filepath.Dir(spoilt)), strings.Repeat("[12]", 32)))
+	if err != nil || len(young) != 1 || !strings.HasPrefix(filepath.Base(young[0]), "2") {
+		t.Fatalf("of what crashed runs left there is %q, %v, want what is younger than a day", young, err)
+	}
+	if err := os.RemoveAll(young[0]); err != nil {
+		t.Fatal(err)
+	}
 	fresh := folders()
 	if len(fresh) != 2 || filepath.Dir(fresh[0]) == filepath.Dir(first[0]) {
 		t.Errorf("after another program lay there, there is %q, want a fresh folder in place of %q", fresh, first)

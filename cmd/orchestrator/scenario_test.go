@@ -22,6 +22,7 @@ import (
 	"github.com/stillframe/stillframe/pkg/backup"
 	"github.com/stillframe/stillframe/pkg/freezewindow"
 	"github.com/stillframe/stillframe/pkg/lab"
+	"github.com/stillframe/stillframe/pkg/lab/canary"
 	"github.com/stillframe/stillframe/pkg/lab/postgres"
 )
 
@@ -112,7 +113,7 @@ func start(t *testing.T, scenario string) *world {
 	})
 	line, err := bufio.NewReader(r).ReadBytes('\n')
 	if err := errors.Join(err, r.Close()); err != nil {
-		t.Fatalf("the lab did not become ready: %v\n%s", err, log.String())
+		t.Fatalf("the lab did not become ready: %v", err) // what it said comes with its end
 	}
 	if err := json.Unmarshal(line, &w.Ready); err != nil {
 		t.Fatal(err)
@@ -262,6 +263,7 @@ func operate(t *testing.T, env map[string]string, during func(*os.Process), args
 	if err != nil && !errors.As(err, &status) {
 		t.Fatal(err)
 	}
+	unprinted(t, env, args, stdout.Bytes(), stderr.Bytes())
 	o := outcome{stdout: stdout.String(), stderr: stderr.String(), exit: cmd.ProcessState.ExitCode(), took: time.Since(begin)}
 	if stdout.Len() > 0 && slices.Contains(args, "json") {
 		if err := json.Unmarshal(stdout.Bytes(), &o.result); err != nil {
@@ -270,6 +272,22 @@ func operate(t *testing.T, env map[string]string, during func(*os.Process), args
 	}
 	t.Logf("stillframe %s: exit status %d after %v\n%s%s", strings.Join(args, " "), o.exit, o.took.Round(time.Millisecond), o.stderr, o.stdout)
 	return o
+}
+
+// unprinted checks that no password of the environment is in what was printed, however it is spelled.
+func unprinted(t *testing.T, env map[string]string, args []string, printed ...[]byte) {
+	t.Helper()
+	_, guestPassword, _ := strings.Cut(env["GOVC_GUEST_LOGIN"], ":")
+	for _, password := range []string{env["GOVC_PASSWORD"], guestPassword} {
+		if len(password) < 16 { // a lab's own password is longer
+			continue
+		}
+		for _, text := range printed {
+			if found := canary.Of(password).Find(text); found != nil {
+				t.Errorf("stillframe %s prints a password, as %q", strings.Join(args, " "), found)
+			}
+		}
+	}
 }
 
 func window(vm string) []string {

@@ -125,6 +125,11 @@ func windowsRemoved(t *testing.T, w *world, vm string) {
 	if err != nil || len(left) > 0 {
 		t.Errorf("the agent is left in the guest: %v, %v", left, err)
 	}
+	for _, command := range windowsAgents(t, root) {
+		if strings.Contains(command, "\x00service\x00") && !strings.Contains(command, "\x00--once\x00") {
+			t.Errorf("an agent still serves: %q", command)
+		}
+	}
 	await(t, "the last program of ours in "+vm+" to end", func() bool { return len(windowsAgents(t, root)) == 0 })
 }
 

@@ -5,7 +5,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/stillframe/stillframe/pkg/backup"
@@ -15,8 +14,16 @@ import (
 	labguests "github.com/stillframe/stillframe/pkg/lab/guests"
 )
 
-// waysWorld lets one of these worlds be there at a time: each has up to eight Windows guests.
-var waysWorld sync.Mutex
+// waysWorlds lets two of these worlds be there at a time: each has up to ten Windows guests.
+var waysWorlds = make(chan struct{}, 2)
+
+// startWays starts one of these worlds when there is room for it, and gives the room back when its tests are over.
+func startWays(t *testing.T, scenario string) *world {
+	t.Helper()
+	waysWorlds <- struct{}{}
+	t.Cleanup(func() { <-waysWorlds }) // after the guests' own tests
+	return start(t, scenario)
+}
 
 // wayDay is a guest into which one way does not lead, run after run.
 type wayDay struct {
@@ -46,9 +53,7 @@ func liveWays(t *testing.T, scenario string, days []wayDay) {
 	t.Helper()
 	lab.Need(t, lab.Mingw, lab.Wine, lab.Smbd)
 	t.Parallel()
-	waysWorld.Lock()
-	t.Cleanup(waysWorld.Unlock) // after the guests' own tests
-	w := start(t, scenario)
+	w := startWays(t, scenario)
 	for half := range 2 { // two of its guests live at once: Windows' programs are many
 		t.Run(fmt.Sprint(half), func(t *testing.T) {
 			t.Parallel()
@@ -179,8 +184,8 @@ func nothingLeft(t *testing.T, w *world, env map[string]string, vm string) {
 	removed(t, w, vm)
 	var seen labguests.Look
 	w.get(t, "/vm/"+vm+"/windows", &seen)
-	if len(seen.Registered) > 0 {
-		t.Errorf("the registry still has %v", seen.Registered)
+	if len(seen.Registered)+len(seen.Rules) > 0 {
+		t.Errorf("the registry still has %v, the firewall %v", seen.Registered, seen.Rules)
 	}
 	if o := operate(t, env, nil, "recover", "--dry-run"); o.exit != exitOK || !strings.Contains(o.stdout, "nothing to recover") {
 		t.Errorf("recover --dry-run: exit status %d", o.exit)
@@ -215,7 +220,7 @@ func TestWindowsLogons(t *testing.T) {
 		{vm: "expired", runs: once("SF3004")},
 		{vm: "filtered", runs: []wayRun{
 			{args: pinned("adminshare"), exit: exitAuth, code: "SF3101", before: []string{"SF3101", "SF3101"}, logons: &[3]int{2, 0, 0}},
-			{way: guest.WayGuestOps, before: []string{"skipped SF3101", "skipped SF3101"}, logons: &[3]int{0, 0, 1}},
+			{exit: exitAuth, code: "SF3104", before: []string{"skipped SF3101", "skipped SF3101", "SF3104"}, logons: &[3]int{0, 0, 1}},
 		}},
 		{vm: "no-manager", runs: []wayRun{
 			{args: pinned("adminshare+svcctl"), exit: exitAuth, code: "SF3102"},
@@ -236,6 +241,10 @@ func TestWindowsShares(t *testing.T) {
 		{vm: "smb1", runs: []wayRun{
 			{args: pinned("adminshare"), exit: exitPreflight, code: "SF3302", before: []string{"SF3302", "SF3302"}},
 			well(guest.WayGuestOps, "skipped SF3302", "skipped SF3302"),
+		}},
+		{vm: "old-encrypted", runs: []wayRun{
+			{args: pinned("adminshare"), exit: exitAuth, code: "SF3105", before: []string{"SF3105", "SF3105"}},
+			well(guest.WayGuestOps, "skipped SF3105", "skipped SF3105"),
 		}},
 		// The first session shows that nothing is encrypted; the library that fits is remembered.
 		{vm: "signing", runs: []wayRun{well(guest.WaySCM), well(guest.WaySCM)}},
@@ -283,12 +292,17 @@ func TestWindowsCommands(t *testing.T) {
 		{args: pinned("adminshare+winrm", "--winrm-https"), exit: exitAuth, code: "SF3503"},
 		{args: []string{"--winrm-https"}, way: guest.WayGuestOps, before: []string{"SF3102", "SF3503"}},
 	}}}
+	for vm, code := range map[string]string{"https-off": "SF3202", "https-silent": "SF3201"} {
+		days = append(days, wayDay{vm: vm, runs: []wayRun{{args: pinned("adminshare+winrm", "--winrm-https"), exit: exitPreflight, code: code}}})
+	}
 	for vm, d := range map[string]struct {
 		exit int
 		code string
 		auto []string
 	}{
 		"off":          {exitPreflight, "SF3202", []string{"SF3102"}}, // its port is silent, so that guest operations come first
+		"silent":       {exitPreflight, "SF3201", []string{"SF3102"}},
+		"no-logon":     {exitAuth, "SF3103", []string{"skipped SF3103", "SF3102"}},
 		"no-negotiate": {exitPreflight, "SF3007", []string{"skipped SF3007", "SF3102"}},
 		"error":        {exitFailed, "SF3513", []string{"SF3102", "SF3513"}},
 		"stall":        {exitFailed, "SF3204", []string{"SF3102", "SF3204"}},

@@ -396,7 +396,7 @@ func TestMailboxRefusals(t *testing.T) {
 		change func(*guest.Peer)
 		code   string
 	}{
-		"a stranger's certificate": {func(p *guest.Peer) { p.Own = stranger }, "SF3701"},
+		"a stranger's certificate": {func(p *guest.Peer) { p.Own = stranger }, "SF3706"},
 		"another agent's":          {func(p *guest.Peer) { p.Fingerprint = pin }, "SF3702"},
 		"another VM":               {func(p *guest.Peer) { p.VMUUID = "42136b27-a0c1-8d9e-0011-223344556678" }, "SF3704"},
 		"nobody is there": {func(p *guest.Peer) {

@@ -54,10 +54,9 @@ type Access interface {
 	// Put writes the payload into a fresh folder that only the guest's administrators can write, reads it back and
 	// compares the hash. It blocks for a transfer of some MiB and back.
 	Put(ctx context.Context, p Payload) (Remote, error)
-	// Reuse gives the agent that a former deployment kept in the guest; there is false, without an error, where it is not
-	// there or not the payload byte for byte. What is there and differs is removed; what cannot be
-	// stays with the ledger.
-	Reuse(ctx context.Context, p Payload, deployment string) (r Remote, there bool, err error)
+	// Reuse looks for the agent that a former deployment kept in the guest. same is false, without an error, where it is not
+	// the payload byte for byte, or cannot be read: r is then what is to be removed, and nothing was written down about it.
+	Reuse(ctx context.Context, p Payload, deployment string) (r Remote, same bool, err error)
 	// Start runs the agent and returns when it has said READY.
 	Start(ctx context.Context, r Remote, b Bootstrap) (Identity, error)
 	// Rescue ends the agent if it still runs, then runs its "thaw", which releases whatever is still frozen; released
@@ -97,7 +96,7 @@ type Remote struct {
 // KeptText is what it says to a reader.
 const (
 	KeptFile = "kept"
-	KeptText = "Stillframe keeps its agent here for the next backup. It is removed when it was not used for 14 days.\n"
+	KeptText = "Stillframe keeps its agent here for the next backup. While none runs, this folder can be removed without harm.\n"
 )
 
 // Bootstrap is what the agent is told at its start: nothing of it is secret.

@@ -46,7 +46,7 @@ var classes = map[Class][]string{
 	ClassUnsupported: {"SF3007", "SF3301", "SF3302", "SF3303", "SF3405", "SF3504", "SF3505"},
 	ClassUnreachable: {"SF3201", "SF3202", "SF3203", "SF3501", "SF3601", "SF3612", "SF3701"},
 	ClassTimeout:     {"SF3204", "SF3703"},
-	ClassProtocol:    {"SF3304", "SF3312", "SF3503", "SF3901"},
+	ClassProtocol:    {"SF3304", "SF3312", "SF3503", "SF3706", "SF3901"},
 	ClassIntegrity:   {"SF3702", "SF3704", "SF3801"},
 	ClassBusy:        {"SF3305", "SF3307", "SF3404", "SF3502", "SF3603"},
 }

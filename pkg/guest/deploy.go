@@ -157,11 +157,7 @@ func (d Deployer) enter(ctx context.Context, dep *Deployment, t Target, c Channe
 	if err != nil {
 		return err
 	}
-	err = dep.try(ctx, StagePush, pushLimit, func(ctx context.Context) (err error) {
-		dep.remote, err = d.put(ctx, dep.access)
-		return err
-	})
-	if err != nil {
+	if err := d.put(ctx, dep); err != nil {
 		return err
 	}
 	if dep.line, err = d.line(ctx, dep.remote.Deployment, c); err != nil {
@@ -193,15 +189,36 @@ func (d Deployer) enter(ctx context.Context, dep *Deployment, t Target, c Channe
 	return err
 }
 
-// put finds the program that was kept in the guest, or pushes it.
-func (d Deployer) put(ctx context.Context, a Access) (Remote, error) {
-	if d.Kept != "" {
-		if r, there, err := a.Reuse(ctx, d.Payload, d.Kept); there || err != nil {
-			return r, err
+// put finds the program that was kept in the guest, or pushes it. A program that is not the payload is taken away first; that it
+// cannot be is one attempt in the report, and no reason to go without a backup.
+func (d Deployer) put(ctx context.Context, dep *Deployment) error {
+	if d.Kept != "" && dep.access.Way() != WayPersistent {
+		var old Remote
+		same := false
+		err := dep.try(ctx, StagePush, pushLimit, func(ctx context.Context) (err error) {
+			old, same, err = dep.access.Reuse(ctx, d.Payload, d.Kept)
+			return err
+		})
+		if err != nil || same {
+			dep.remote = old
+			if !same {
+				dep.remote = Remote{}
+			}
+			return err
+		}
+		left := dep.try(ctx, StageCleanup, cleanupLimit, func(ctx context.Context) error { return dep.access.Remove(ctx, old) })
+		if left != nil && ctx.Err() != nil {
+			return left
 		}
 	}
-	return a.Put(ctx, d.Payload)
+	return dep.try(ctx, StagePush, pushLimit, func(ctx context.Context) (err error) {
+		dep.remote, err = dep.access.Put(ctx, d.Payload)
+		return err
+	})
 }
+
+// Discard has the program removed when the deployment is closed, whatever was to be kept.
+func (dep *Deployment) Discard() { dep.remote.Keep = false }
 
 // Kept is the deployment whose program is to stay in the guest when this one is closed; empty for none.
 func (dep *Deployment) Kept() string {

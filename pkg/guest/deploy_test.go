@@ -65,9 +65,9 @@ func (r *road) Put(context.Context, guest.Payload) (guest.Remote, error) {
 
 func (r *road) Reuse(_ context.Context, _ guest.Payload, deployment string) (guest.Remote, bool, error) {
 	r.calls = append(r.calls, "reuse "+deployment)
-	remote := guest.Remote{Deployment: "d", Dir: "/x/d", Exe: "/x/d/agent"}
+	remote := guest.Remote{Deployment: deployment, Dir: "/x/" + deployment, Exe: "/x/" + deployment + "/agent"}
 	if err := r.failing["reuse"]; err != nil || !r.kept {
-		return guest.Remote{}, false, err
+		return remote, false, err
 	}
 	r.present = true
 	return remote, true, nil
@@ -280,21 +280,41 @@ func TestDeploy(t *testing.T) {
 	}
 }
 
+// TestDeployCannotReplace wants a program that is not the payload, and stays, told of, and no reason to go without a backup.
+func TestDeployCannotReplace(t *testing.T) {
+	r := &road{t: t, agent: newScripted(t), listen: "127.83.7.1", way: guest.WayGuestOps, failing: map[string]error{"remove": codedError("SF3307")}}
+	d := guest.Deployer{Ways: only(r), Payload: guest.Payload{SHA256: program}, Keep: true, Kept: "c"}
+	dep, err := d.Open(t.Context(), guest.Target{Addresses: []string{"127.83.7.1"}, VMUUID: vmUUID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"push ok", "cleanup SF3307", "push ok", "start ok", "hello ok"}, tries(dep)); diff != "" || dep.Kept() != "d" || dep.Left != nil {
+		t.Errorf("it keeps %q, left is %v, attempts (-want +got):\n%s", dep.Kept(), dep.Left, diff)
+	}
+	r.failing["remove"] = nil
+	if err := dep.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	r.group.Wait()
+}
+
 // TestDeployKeeps has a program stay in the guest, and used again.
 func TestDeployKeeps(t *testing.T) {
 	for name, c := range map[string]struct {
-		keep    bool
-		before  string
-		change  func(*road)
-		rescued bool
-		code    string
-		calls   []string
-		kept    string
+		keep      bool
+		before    string
+		change    func(*road)
+		rescued   bool
+		discarded bool
+		code      string
+		calls     []string
+		kept      string
 	}{
 		"the first time":           {keep: true, calls: []string{"put", "start", "remove"}, kept: "d"},
 		"once more":                {keep: true, before: "d", change: func(r *road) { r.kept = true }, calls: []string{"reuse d", "start", "remove"}, kept: "d"},
 		"for the last time":        {before: "d", change: func(r *road) { r.kept = true }, calls: []string{"reuse d", "start", "remove"}},
-		"it is gone":               {keep: true, before: "c", calls: []string{"reuse c", "put", "start", "remove"}, kept: "d"},
+		"it is gone":               {keep: true, before: "c", calls: []string{"reuse c", "remove", "put", "start", "remove"}, kept: "d"},
+		"nobody remembers it":      {keep: true, discarded: true, calls: []string{"put", "start", "remove"}, kept: "d"},
 		"the guest does not say":   {keep: true, before: "d", change: func(r *road) { r.failing["reuse"] = codedError("SF3501") }, code: "SF3501", calls: []string{"reuse d"}},
 		"it does not start":        {keep: true, before: "d", change: func(r *road) { r.kept, r.failing["start"] = true, codedError("SF3703") }, code: "SF3703", calls: []string{"reuse d", "start", "remove"}},
 		"nobody answers":           {keep: true, change: func(r *road) { r.agent.pin[0]++ }, code: "SF3702", calls: []string{"put", "start", "remove"}},
@@ -316,13 +336,16 @@ func TestDeployKeeps(t *testing.T) {
 					t.Error(err)
 				}
 			}
+			if c.discarded {
+				dep.Discard()
+			}
 			if err := dep.Close(t.Context()); err != nil {
 				t.Error(err)
 			}
 			if diff := cmp.Diff(c.calls, r.calls); diff != "" {
 				t.Errorf("calls (-want +got):\n%s", diff)
 			}
-			if want := c.kept != "" && !c.rescued; r.removed.Keep != want {
+			if want := c.kept != "" && !c.rescued && !c.discarded; r.removed.Keep != want {
 				t.Errorf("removed %+v, want it kept: %t", r.removed, want)
 			}
 			r.group.Wait()
@@ -563,8 +586,8 @@ func TestConnectNeedsThePin(t *testing.T) {
 	peer.Dial = func(ctx context.Context) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "tcp", socket.Addr().String())
 	}
-	if _, err := guest.Connect(t.Context(), peer); guest.CodeOf(err) != "SF3701" {
-		t.Errorf("Connect = %v, want SF3701", err)
+	if _, err := guest.Connect(t.Context(), peer); guest.CodeOf(err) != "SF3706" {
+		t.Errorf("Connect = %v, want SF3706", err)
 	}
 	if err := socket.Close(); err != nil {
 		t.Error(err)

@@ -99,7 +99,7 @@ func (s *Session) hello(ctx context.Context, conn net.Conn, resume bool) (*proto
 	body, err := protocol.ReadFrame(conn)
 	failpoint.After("agent", protocol.WordHello)
 	if err != nil {
-		return nil, &Error{SF: "SF3701", Op: "wait for the agent's HELLO", Err: errors.Join(err, context.Cause(limit))}
+		return nil, &Error{SF: unheard(err), Op: "wait for the agent's HELLO", Err: errors.Join(err, context.Cause(limit))}
 	}
 	m, err := protocol.DecodeForOrchestrator(body)
 	if err != nil {
@@ -125,6 +125,16 @@ func (s *Session) hello(ctx context.Context, conn net.Conn, resume bool) (*proto
 		return nil, &Error{SF: AgentCode(m.Code, codeProtocol), Op: "say HELLO", Err: errors.New("the agent answered: " + m.Text), gone: true}
 	}
 	return nil, &Error{SF: "SF3901", Op: "read the agent's HELLO", Err: fmt.Errorf("the agent answered %s", m.Head().T)}
+}
+
+// unheard is the code of a HELLO that is not answered. In TLS 1.3 a server that does not take our certificate says so, by an
+// alert, only after its own handshake is over.
+func unheard(err error) string {
+	var alert *net.OpError
+	if errors.As(err, &alert) && alert.Op == "remote error" { // crypto/tls names alerts so
+		return "SF3706"
+	}
+	return "SF3701"
 }
 
 // check compares what the agent says of itself with what we pushed and where.

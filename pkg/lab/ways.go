@@ -21,13 +21,13 @@ import (
 // address. They need root. A scripted guest with ways is taken for a Windows by vCenter and by who looks at its doors: its drive is
 // an empty folder, its services are a table and its commands do nothing, so that no agent can run in it.
 type Ways struct {
-	// Share is how its SMB server is: encrypted, signing or old; empty is none. With one there is a service control manager.
+	// Share is how its SMB server is: encrypted, signing, old or "old encrypted"; empty is none. With one there is a service control manager.
 	Share string `yaml:"share"`
 	// NoAdmin leaves ADMIN$ and C$ out.
 	NoAdmin bool `yaml:"no_admin"`
 	// Account is what is wrong with the guest's account: disabled, locked, expired, or "password expired".
 	Account string `yaml:"account"`
-	// Filtered takes the account's rights away, as UAC does over the network.
+	// Filtered takes the account's rights away, as UAC does over the network and to guest operations.
 	Filtered bool `yaml:"filtered"`
 	// Room is how much fits into the folder of the agents; 0 is what the machine has.
 	Room Size `yaml:"room"`
@@ -71,7 +71,11 @@ var winrmFaults = map[string]winrm.Switches{
 	"unsealed":      {Unsealed: 200},
 	"bad_signature": {BadSignature: true},
 	"drop_empty":    {DropEmpty: true},
+	noLogon:         {},
 }
+
+// noLogon is a WinRM that does not let in the account which the share lets in.
+const noLogon = "no_logon"
 
 // The ports of Windows.
 const (
@@ -83,14 +87,22 @@ const (
 // any says whether there are any, or silent ports.
 func (w Ways) any() bool { return w.Share != "" || w.WinRM != "" || len(w.Silent) > 0 }
 
+// env is what agents of the guest are told.
+func (w Ways) env() []string {
+	if w.Filtered {
+		return []string{"STILLFRAME_LAB_TOKEN=filtered"}
+	}
+	return nil
+}
+
 // check says what is wrong with the ways.
 func (w Ways) check(guest string) error {
 	var errs []error
 	if w.any() && !oneOf(guest, "wine", "scripted") {
 		errs = append(errs, errors.New("ways need a wine or a scripted guest"))
 	}
-	if !oneOf(w.Share, "", string(smb.Encrypted), string(smb.Signing), string(smb.Old)) {
-		errs = append(errs, fmt.Errorf("ways.share %q is not encrypted, signing or old", w.Share))
+	if !oneOf(w.Share, "", string(smb.Encrypted), string(smb.Signing), string(smb.Old), string(smb.OldEncrypted)) {
+		errs = append(errs, fmt.Errorf("ways.share %q is not encrypted, signing, old or old encrypted", w.Share))
 	}
 	if !oneOf(w.Account, "", string(smb.Disabled), string(smb.Locked), string(smb.Expired), string(smb.PasswordExpired)) {
 		errs = append(errs, fmt.Errorf("ways.account %q is not disabled, locked, expired or password expired", w.Account))
@@ -235,7 +247,7 @@ func (q quarantine) Create(name, display, path string) error {
 // openWinRM starts the double, whose commands run in the guest.
 func (w *World) openWinRM(ctx context.Context, m *machine) (err error) {
 	port, account := winrmPort, winrm.Account{Name: m.user, Password: m.password}
-	if m.vm.Ways.Account != "" {
+	if m.vm.Ways.Account != "" || m.vm.Ways.WinRMFault == noLogon {
 		account.State = winrm.Disabled
 	}
 	o := winrm.Options{Accounts: []winrm.Account{account}, Start: func(ctx context.Context, line string) *exec.Cmd {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -217,7 +218,7 @@ func (w *World) startManagers(ctx context.Context) error {
 		}
 		err := w.managers.Add(guests.Machine{
 			VM: m.instance, Root: m.root(), Windows: windows, Logs: logs, Users: map[string]string{m.user: m.password},
-			Env: append(append(append(m.guest.Env(), m.vm.Agent.env()...), m.hooksEnv()...),
+			Env: append(slices.Concat(m.guest.Env(), m.vm.Agent.env(), m.hooksEnv(), m.vm.Ways.env()),
 				"STILLFRAME_LAB_VM_UUID="+m.uuid, "STILLFRAME_LAB_LISTEN_HOST="+m.inside, "STILLFRAME_LAB_RUN_DIR="+run),
 		})
 		if err != nil {

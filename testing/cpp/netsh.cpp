@@ -4,6 +4,8 @@
 //   netsh advfirewall firewall add rule name=N dir=in|out action=allow|block|bypass [KEY=VALUE]...
 //   netsh advfirewall firewall delete rule name=N|all [KEY=VALUE]...
 //
+// What is in force is in the registry too, where Windows keeps it (MS-GPFAS 2.2.2.19), as far as rules of programs go.
+//
 // As the real one it ends with 1 for what it does not understand, and for a delete that meets no rule.
 #include <windows.h>
 
@@ -40,6 +42,27 @@ std::vector<Rule> load() {
     return rules;
 }
 
+// mirror writes the rules into the registry.
+bool mirror(const std::vector<Rule> &rules) {
+    const char *path = "SYSTEM\\CurrentControlSet\\Services\\SharedAccess\\Parameters\\FirewallPolicy\\FirewallRules";
+    LONG gone = RegDeleteTreeA(HKEY_LOCAL_MACHINE, path);
+    HKEY key;
+    if ((gone != ERROR_SUCCESS && gone != ERROR_FILE_NOT_FOUND) ||
+        RegCreateKeyExA(HKEY_LOCAL_MACHINE, path, 0, nullptr, 0, KEY_SET_VALUE, nullptr, &key, nullptr) != ERROR_SUCCESS) {
+        return false;
+    }
+    bool good = true;
+    for (size_t i = 0; i < rules.size(); i++) {
+        std::string text = "v2.30|Action=Allow|Active=TRUE|Dir=In|Protocol=6|LPort=" + value(rules[i], "localport") +
+                           "|App=" + value(rules[i], "program") + "|Name=" + value(rules[i], "name") + "|";
+        std::string name = "{lab-" + std::to_string(i) + "}";
+        good = good && RegSetValueExA(key, name.c_str(), 0, REG_SZ, reinterpret_cast<const BYTE *>(text.c_str()),
+                                      static_cast<DWORD>(text.size() + 1)) == ERROR_SUCCESS;
+    }
+    RegCloseKey(key);
+    return good;
+}
+
 bool store(const std::vector<Rule> &rules) {
     std::ofstream out(file(), std::ios::trunc | std::ios::binary);
     for (const Rule &rule : rules) {
@@ -49,7 +72,7 @@ bool store(const std::vector<Rule> &rules) {
         out << "\n";
     }
     out.close();
-    return out.good();
+    return out.good() && mirror(rules);
 }
 
 bool wellFormed(const Rule &words) {

@@ -59,6 +59,8 @@ type Access struct {
 	o       Options
 	starter starter
 	present *session // nil when there is none
+	// admitted is true once the share has let the account in.
+	admitted bool
 	// idle is the deployment of which for certain nothing was started; empty for none.
 	idle string
 }
@@ -113,7 +115,7 @@ func (a *Access) session(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.o.Library = a.present.library
+	a.o.Library, a.admitted = a.present.library, true
 	return a.present, nil
 }
 
@@ -234,6 +236,9 @@ func (a *Access) Start(ctx context.Context, r guest.Remote, b guest.Bootstrap) (
 	if err := a.intend(ctx, guest.StageStart, r); err != nil {
 		return guest.Identity{}, err
 	}
+	if a.o.Start == guest.StartSCM {
+		a.tidy(ctx, r.Deployment)
+	}
 	began, err := a.starter.start(ctx, r, words)
 	if !began {
 		a.idle = r.Deployment
@@ -266,7 +271,11 @@ func (a *Access) poll(ctx context.Context, r guest.Remote, file string) (string,
 			return "", fmt.Errorf("%s: %w", op, err)
 		}
 		if ended {
-			return "", notReady(a.starter.why(ctx, r))
+			err := a.starter.why(ctx, r)
+			if guest.CodeOf(err) == "" { // else the agent has said it
+				err = notReady(err)
+			}
+			return "", err
 		}
 		running, err := a.starter.running(ctx, r)
 		if err != nil {
@@ -321,18 +330,14 @@ func (a *Access) Remove(ctx context.Context, r guest.Remote) error {
 	if gone {
 		return a.settle(ctx, r)
 	}
-	if a.o.Start == guest.StartSCM {
-		if _, err := a.sweep(ctx, r.Deployment); err != nil {
-			a.drop(ctx) // leftovers of others are no failure of this run's; the next one tries again
+	kept := r.Keep && slices.Contains(names, base(r.Exe)) && a.keep(ctx, r, names) == nil
+	if r.Keep {
+		names = append(names, guest.KeptFile) // it may have been begun
+	}
+	if !kept {
+		if err := a.empty(ctx, r.Dir, names); err != nil {
+			return err
 		}
-	}
-	if r.Keep && slices.Contains(names, base(r.Exe)) {
-		err = a.keep(ctx, r, names)
-	} else {
-		err = a.empty(ctx, r.Dir, names)
-	}
-	if err != nil {
-		return err
 	}
 	return a.settle(ctx, r)
 }

@@ -73,9 +73,18 @@ func (c *commands) dial(ctx context.Context, host string) (client *winrm.Client,
 			Address: net.JoinHostPort(host, strconv.Itoa(int(w.Port()))), TLS: w.HTTPS, Roots: w.Roots, Pin: w.Pin,
 			Domain: a.Domain, User: a.User, Password: a.Password,
 		})
-		return err
+		return c.onlyHere(err)
 	})
 	return client, err
+}
+
+// onlyHere reads a refused logon: WinRM says the same of a wrong password and of an account that may not use it (401). Where the
+// share has just let the account in, it is the latter.
+func (c *commands) onlyHere(err error) error {
+	if guest.CodeOf(err) != "SF3001" || !c.admitted {
+		return err
+	}
+	return &guest.Error{SF: "SF3103", Op: "log on to WinRM", Err: fmt.Errorf("the share has let the account in, WinRM does not: %w", err)}
 }
 
 // start leaves the agent behind as a service: what a shell of WinRM started is killed with the shell.
@@ -89,6 +98,12 @@ func (c *commands) running(context.Context, guest.Remote) (bool, error) { return
 
 func (c *commands) why(context.Context, guest.Remote) error {
 	text := strings.TrimSpace(string(c.last.Stdout) + " " + string(c.last.Stderr))
+	for line := range strings.Lines(string(c.last.Stdout) + "\n" + string(c.last.Stderr)) {
+		if strings.HasPrefix(line, "ERROR ") {
+			_, err := guest.ParseReady(line, true)
+			return err
+		}
+	}
 	return fmt.Errorf("the command that starts it ended with exit code %d before it was ready: %.300q", c.last.Exit, text)
 }
 

@@ -40,11 +40,7 @@ func (a *Access) sweep(ctx context.Context, own string) (gone []string, err erro
 		if err != nil || len(id) != 16 || !f.IsDir() || age <= staleAfter {
 			continue
 		}
-		names, err := a.look(ctx, windows+home+`\`+f.Name())
-		if err != nil {
-			return nil, err
-		}
-		if age > idleAfter || !slices.Contains(names, guest.KeptFile) {
+		if names, err := a.look(ctx, windows+home+`\`+f.Name()); err == nil && (age > idleAfter || !slices.Contains(names, guest.KeptFile)) {
 			stale = append(stale, f.Name())
 		}
 	}
@@ -55,16 +51,25 @@ func (a *Access) sweep(ctx context.Context, own string) (gone []string, err erro
 	if err != nil {
 		return nil, err
 	}
+	var again []fs.FileInfo
+	err = a.with(ctx, "look for leftovers once more", func(s *session) (err error) {
+		again, err = s.admin.List(ctx, home)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
 	for _, name := range stale {
-		if used[name] {
+		same := func(f fs.FileInfo) bool { return f.Name() == name }
+		before, after := slices.IndexFunc(files, same), slices.IndexFunc(again, same)
+		if used[name] || after < 0 || !files[before].ModTime().Equal(again[after].ModTime()) { // another orchestrator has just begun with it
 			continue
 		}
-		if err := a.clearFolder(ctx, windows+home+`\`+name); err != nil {
-			return gone, err
+		if a.discard(ctx, windows+home+`\`+name) == nil {
+			gone = append(gone, name)
 		}
-		gone = append(gone, name)
 	}
-	return gone, nil
+	return gone, ctx.Err()
 }
 
 // used says which of the folders a service runs a program of. A service of ours that has stopped, and whose deployment is one of
@@ -113,14 +118,44 @@ func (s *services) usedBy(m *svcctl.Manager, name string, folders []string, used
 	return errors.Join(err, one.Close())
 }
 
-// clearFolder removes the files of a folder of ours, and the folder.
-func (a *Access) clearFolder(ctx context.Context, dir string) error {
+// discard removes a folder of ours, its program first: one that cannot be removed is somebody's, and all of it stays. Each file is
+// tried once.
+func (a *Access) discard(ctx context.Context, dir string) error {
 	names, err := a.look(ctx, dir)
-	if guest.CodeOf(err) == codeNotThere {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
-	return a.empty(ctx, dir, names)
+	slices.SortFunc(names, func(x, y string) int { return strings.Compare(rank(x), rank(y)) })
+	for _, name := range append(names, "") {
+		path := strings.TrimSuffix(dir+`\`+name, `\`)
+		if err := a.with(ctx, "remove "+path, func(s *session) error { return s.admin.Remove(ctx, below(path)) }); err != nil && guest.CodeOf(err) != codeNotThere {
+			return err
+		}
+	}
+	return nil
+}
+
+// rank puts programs before all other files.
+func rank(name string) string {
+	if strings.HasSuffix(strings.ToLower(name), ".exe") {
+		return ""
+	}
+	return name
+}
+
+// tidyLimit is what a run gives to leftovers of others, at most a quarter of what it has.
+const tidyLimit = 5 * time.Second
+
+// tidy sweeps before the agent is started, which then takes away the firewall's rules of programs that are gone. Leftovers of
+// others are no failure of this run's; the next one tries again.
+func (a *Access) tidy(ctx context.Context, own string) {
+	limit := tidyLimit
+	if deadline, bounded := ctx.Deadline(); bounded {
+		limit = min(limit, time.Until(deadline)/4)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if _, err := a.sweep(ctx, own); err != nil {
+		a.drop(ctx)
+	}
 }

@@ -9,29 +9,29 @@ import (
 	"github.com/stillframe/stillframe/pkg/guest"
 )
 
-// Reuse reads the program back that a former deployment kept. What is not the payload's is removed.
-func (a *Access) Reuse(ctx context.Context, p guest.Payload, deployment string) (guest.Remote, bool, error) {
-	r := remote(deployment, p)
-	same := false
-	err := a.with(ctx, "look for the agent that was kept in "+r.Dir, func(s *session) error {
+// Reuse reads the program back that a former deployment kept.
+func (a *Access) Reuse(ctx context.Context, p guest.Payload, deployment string) (r guest.Remote, same bool, err error) {
+	r = remote(deployment, p)
+	if _, err := a.session(ctx); err != nil {
+		return r, false, err
+	}
+	err = a.with(ctx, "look for the agent that was kept in "+r.Dir, func(s *session) error {
 		sum, _, err := weigh(ctx, s.admin, below(r.Exe), p.Size)
 		same = err == nil && sum == p.SHA256
 		return err
 	})
-	if code := guest.CodeOf(err); err != nil && code != codeNotThere && code != codeInUse {
-		return guest.Remote{}, false, err
-	}
-	if err := a.intend(ctx, guest.StagePush, r); err != nil {
-		return guest.Remote{}, false, err
+	if err != nil && ctx.Err() != nil {
+		return r, false, err
 	}
 	if !same {
-		if err := a.Remove(ctx, r); err != nil && ctx.Err() != nil { // else it is written down, for a later recovery
-			return guest.Remote{}, false, err
-		}
-		return guest.Remote{}, false, nil
+		return r, false, nil
 	}
-	// Without the mark, what a crash of this run leaves is a leftover.
-	if err := a.remove(ctx, r.Dir+`\`+guest.KeptFile); err != nil {
+	if err := a.intend(ctx, guest.StagePush, r); err != nil {
+		return r, false, err
+	}
+	// Without the mark, what a crash of this run leaves is a leftover. One that cannot be taken away, because somebody reads it, is
+	// no harm.
+	if err := a.remove(ctx, r.Dir+`\`+guest.KeptFile); err != nil && ctx.Err() != nil {
 		return r, true, err
 	}
 	return r, true, nil

@@ -47,9 +47,6 @@ const (
 // codeNotThere is what a file that does not exist is reported with.
 const codeNotThere = "SF3406"
 
-// codeTooLarge is what a file with more bytes than asked for is reported with.
-const codeTooLarge = "SF3605"
-
 // Access is the road by guest operations into one guest.
 type Access struct {
 	ops    Operations
@@ -181,6 +178,12 @@ func (a *Access) Rescue(ctx context.Context, r guest.Remote) (released bool, err
 			return false, fmt.Errorf("end the agent: %w", err)
 		}
 	}
+	return a.thaw(ctx, r)
+}
+
+// thaw runs the agent's "thaw". Where the agent is a service that also takes away what a terminated one left registered, and leaves
+// a persistent agent alone.
+func (a *Access) thaw(ctx context.Context, r guest.Remote) (released bool, err error) {
 	switch exit, err := a.run(ctx, r.Exe, "thaw"); {
 	case err != nil:
 		return false, err
@@ -206,7 +209,7 @@ func (a *Access) run(ctx context.Context, exe, command string, args ...string) (
 }
 
 // Remove ends the agent if it does not leave by itself, and removes its folder. Where the agent is a service, one that did
-// not leave by itself has no chance to take its registration away: that is done before its file is removed.
+// not leave by itself has no chance to take its registration away: its "thaw" does, before its file is removed.
 func (a *Access) Remove(ctx context.Context, r guest.Remote) error {
 	if r.Dir == "" {
 		return nil
@@ -216,10 +219,11 @@ func (a *Access) Remove(ctx context.Context, r guest.Remote) error {
 		patience = 0 // it waits for somebody who will not come
 	}
 	terminated, ended := a.end(ctx, r.PID, patience)
-	if a.launcher != r.PID { // it leaves after the one that serves
-		alsoTerminated, err := a.end(ctx, a.launcher, min(patience, launcherLimit))
-		terminated, ended = terminated || alsoTerminated, errors.Join(ended, err)
+	if launcher := a.launcher; r.Started && launcher != r.PID { // it leaves after the one that serves, which takes out what is registered
+		_, err := a.end(ctx, launcher, min(patience, launcherLimit))
+		ended = errors.Join(ended, err)
 	}
+	a.launcher = 0 // a process id is soon another program's
 	names, err := a.ops.List(ctx, r.Dir)
 	if guest.CodeOf(err) == codeNotThere {
 		if ended != nil {
@@ -229,16 +233,18 @@ func (a *Access) Remove(ctx context.Context, r guest.Remote) error {
 	}
 	names = a.home.names(names)
 	if err == nil && a.home.service && r.Started && (terminated || !r.Greeted) && slices.Contains(names, a.home.exe) {
-		if err := a.uninstall(ctx, r); err != nil {
+		if _, err := a.thaw(ctx, r); err != nil {
 			return errors.Join(ended, err) // the file stays, for the next try
 		}
 	}
-	clear := a.empty
-	if r.Keep && slices.Contains(names, a.home.exe) {
-		clear = a.keep
+	kept := r.Keep && ended == nil && err == nil && !terminated && slices.Contains(names, a.home.exe) && a.keep(ctx, r.Dir, names) == nil
+	if r.Keep {
+		names = append(names, guest.KeptFile) // it may have been begun
 	}
-	if err := errors.Join(ended, err, clear(ctx, r.Dir, names)); err != nil {
-		return err
+	if !kept {
+		if err := errors.Join(ended, err, a.empty(ctx, r.Dir, names)); err != nil {
+			return err
+		}
 	}
 	return a.settle(ctx, r)
 }

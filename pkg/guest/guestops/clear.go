@@ -43,6 +43,7 @@ func (a *Access) Clear(ctx context.Context, p Processes, dir string, started boo
 		if _, err := a.Rescue(ctx, r); err != nil {
 			return err
 		}
+		r.Greeted = true // nothing of it is registered any more
 	}
 	return a.Remove(ctx, r)
 }

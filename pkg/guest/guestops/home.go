@@ -13,7 +13,7 @@ type home struct {
 	folder, exe string
 	separator   string
 	// service is true where the agent that was started hands over to a service, and registers itself in the system: then
-	// its "thaw" ends every process of it, and its "uninstall" takes away what a terminated one left registered.
+	// its "thaw" ends every process of it, and takes away what a terminated one left registered.
 	service bool
 	// removals is how often the removal of a file is tried.
 	removals int

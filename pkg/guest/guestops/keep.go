@@ -11,27 +11,25 @@ import (
 	"github.com/stillframe/stillframe/pkg/guest"
 )
 
-// Reuse reads the program back that a former deployment kept. What is not the payload's is removed.
-func (a *Access) Reuse(ctx context.Context, p guest.Payload, deployment string) (guest.Remote, bool, error) {
+// Reuse logs on once, and reads the program back that a former deployment kept.
+func (a *Access) Reuse(ctx context.Context, p guest.Payload, deployment string) (r guest.Remote, same bool, err error) {
+	r = a.remote(deployment, p)
 	if err := a.ops.Validate(ctx); err != nil {
-		return guest.Remote{}, false, fmt.Errorf("log on to the guest: %w", err)
+		return r, false, fmt.Errorf("log on to the guest: %w", err)
 	}
-	r := a.remote(deployment, p)
 	back, err := a.ops.Fetch(ctx, r.Exe, p.Size+1)
-	if code := guest.CodeOf(err); err != nil && code != codeNotThere && code != codeTooLarge {
-		return guest.Remote{}, false, fmt.Errorf("read the agent back that was kept in %s: %w", r.Exe, err)
-	}
-	if err := a.intend(ctx, guest.StagePush, r); err != nil {
-		return guest.Remote{}, false, err
+	if ctx.Err() != nil {
+		return r, false, fmt.Errorf("read the agent back that was kept in %s: %w", r.Exe, errors.Join(err, context.Cause(ctx)))
 	}
 	if err != nil || sha256.Sum256(back) != p.SHA256 {
-		if err := a.Remove(ctx, r); err != nil && ctx.Err() != nil { // else it is written down, for a later recovery
-			return guest.Remote{}, false, err
-		}
-		return guest.Remote{}, false, nil
+		return r, false, nil
 	}
-	// Without the mark, what a crash of this run leaves is a leftover.
-	if err := a.remove(ctx, a.home.join(r.Dir, guest.KeptFile), false); err != nil {
+	if err := a.intend(ctx, guest.StagePush, r); err != nil {
+		return r, false, err
+	}
+	// Without the mark, what a crash of this run leaves is a leftover. One that cannot be taken away, because somebody reads it, is
+	// no harm.
+	if err := a.remove(ctx, a.home.join(r.Dir, guest.KeptFile), false); err != nil && ctx.Err() != nil {
 		return r, true, err
 	}
 	return r, true, nil

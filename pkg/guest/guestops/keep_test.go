@@ -62,60 +62,29 @@ func TestKeepNothing(t *testing.T) {
 func TestReuse(t *testing.T) {
 	cases := map[string]struct {
 		change func(o *operations, r guest.Remote)
-		there  bool
+		same   bool
 		code   string
 		calls  []string
 		left   int // files and folders
 	}{
-		"well":           {func(*operations, guest.Remote) {}, true, "", []string{"validate", "fetch", "remove"}, 2},
-		"wrong password": {func(o *operations, _ guest.Remote) { o.fail["validate"] = coded("SF3604") }, false, "SF3604", []string{"validate"}, 3},
-		"the guest does not say": {
-			func(o *operations, _ guest.Remote) { o.fail["fetch"] = coded("SF3501") },
-			false, "SF3501",
-			[]string{"validate", "fetch"},
-			3,
-		},
-		"larger than asked for": {
-			func(o *operations, _ guest.Remote) { o.fail["fetch"] = coded("SF3605") },
-			false, "",
-			[]string{"validate", "fetch", "list", "remove", "remove", "remove"},
-			0,
-		},
-		"another program": {
-			func(o *operations, r guest.Remote) { o.files[r.Exe][0] ^= 1 },
-			false, "",
-			[]string{"validate", "fetch", "list", "remove", "remove", "remove"},
-			0,
-		},
-		"another program that stays": {
-			func(o *operations, r guest.Remote) { o.files[r.Exe][0] ^= 1; o.fail["list"] = coded("SF3501") },
-			false, "",
-			[]string{"validate", "fetch", "list", "remove"},
-			3,
-		},
-		"nothing there": {
-			func(o *operations, r guest.Remote) { clear(o.files); clear(o.dirs) },
-			false, "",
-			[]string{"validate", "fetch", "list"},
-			0,
-		},
-		"the mark stays": {
-			func(o *operations, _ guest.Remote) { o.fail["remove"] = coded("SF3501") },
-			true, "SF3501",
-			[]string{"validate", "fetch", "remove"},
-			3,
-		},
+		"well":                   {func(*operations, guest.Remote) {}, true, "", []string{"validate", "fetch", "remove"}, 2},
+		"wrong password":         {func(o *operations, _ guest.Remote) { o.fail["validate"] = coded("SF3604") }, false, "SF3604", []string{"validate"}, 3},
+		"the guest does not say": {func(o *operations, _ guest.Remote) { o.fail["fetch"] = coded("SF3501") }, false, "", []string{"validate", "fetch"}, 3},
+		"another program":        {func(o *operations, r guest.Remote) { o.files[r.Exe][0] ^= 1 }, false, "", []string{"validate", "fetch"}, 3},
+		"nothing there":          {func(o *operations, _ guest.Remote) { clear(o.files); clear(o.dirs) }, false, "", []string{"validate", "fetch"}, 0},
+		// Somebody reads it.
+		"the mark stays": {func(o *operations, _ guest.Remote) { o.fail["remove"] = coded("SF3501") }, true, "", []string{"validate", "fetch", "remove"}, 3},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			o, was := kept(t, inventory.Linux)
 			c.change(o, was)
-			r, there, err := guestops.New(o, inventory.Linux).Reuse(t.Context(), payload(), was.Deployment)
-			if there != c.there || guest.CodeOf(err) != c.code || (err == nil) != (c.code == "") {
-				t.Errorf("Reuse = %t, %v, want %t, code %q", there, err, c.there, c.code)
+			r, same, err := guestops.New(o, inventory.Linux).Reuse(t.Context(), payload(), was.Deployment)
+			if same != c.same || guest.CodeOf(err) != c.code || (err == nil) != (c.code == "") {
+				t.Errorf("Reuse = %t, %v, want %t, code %q", same, err, c.same, c.code)
 			}
-			if want := (guest.Remote{Deployment: was.Deployment, Dir: was.Dir, Exe: was.Exe}); there && r != want || !there && r != (guest.Remote{}) {
-				t.Errorf("Reuse = %+v, want %+v where it is there", r, want)
+			if want := (guest.Remote{Deployment: was.Deployment, Dir: was.Dir, Exe: was.Exe}); r != want {
+				t.Errorf("Reuse = %+v, want %+v", r, want)
 			}
 			if diff := cmp.Diff(c.calls, o.did()); diff != "" {
 				t.Errorf("operations (-want +got):\n%s", diff)
@@ -124,5 +93,16 @@ func TestReuse(t *testing.T) {
 				t.Errorf("%d files and folders are left, want %d", left, c.left)
 			}
 		})
+	}
+}
+
+// A mark that cannot be written is no reason to leave anything.
+func TestKeepWithoutRoom(t *testing.T) {
+	o, r := kept(t, inventory.Linux)
+	delete(o.files, r.Dir+"/"+guest.KeptFile)
+	o.fail["upload"] = coded("SF3306")
+	r.Keep = true
+	if err := guestops.New(o, inventory.Linux).Remove(t.Context(), r); err != nil || len(o.files)+len(o.dirs) > 0 {
+		t.Errorf("Remove = %v with %d files and %d folders left, want none", err, len(o.files), len(o.dirs))
 	}
 }

@@ -55,16 +55,16 @@ func TestWindowsRemove(t *testing.T) {
 		ok     bool
 		left   bool // the folder
 	}{
-		"it has left":                   {change: func(*operations, *guest.Remote) {}, ok: true},
-		"its file is locked a little":   {change: func(o *operations, _ *guest.Remote) { o.locked = 5 }, ok: true},
-		"its file stays locked":         {change: func(o *operations, _ *guest.Remote) { o.locked = 1000 }, left: true},
-		"it had to be terminated":       {change: func(o *operations, _ *guest.Remote) { o.runs = true }, asked: []string{"uninstall"}, ok: true},
-		"it never greeted":              {change: func(_ *operations, r *guest.Remote) { r.Greeted = false }, asked: []string{"uninstall"}, ok: true},
-		"its start was not answered":    {change: func(_ *operations, r *guest.Remote) { r.Greeted, r.PID = false, 0 }, asked: []string{"uninstall"}, ok: true},
-		"it was never started":          {change: func(_ *operations, r *guest.Remote) { *r = guest.Remote{Dir: r.Dir, Exe: r.Exe} }, ok: true},
-		"its file is gone":              {change: func(o *operations, r *guest.Remote) { r.Greeted = false; delete(o.files, r.Exe) }, ok: true},
-		"uninstall fails":               {change: func(o *operations, r *guest.Remote) { r.Greeted, o.exit = false, 1 }, asked: []string{"uninstall"}, left: true},
-		"uninstall cannot be waited on": {change: func(o *operations, r *guest.Remote) { r.Greeted, o.fail["wait"] = false, coded("SF3501") }, asked: []string{"uninstall"}, left: true},
+		"it has left":                  {change: func(*operations, *guest.Remote) {}, ok: true},
+		"its file is locked a little":  {change: func(o *operations, _ *guest.Remote) { o.locked = 5 }, ok: true},
+		"its file stays locked":        {change: func(o *operations, _ *guest.Remote) { o.locked = 1000 }, left: true},
+		"it had to be terminated":      {change: func(o *operations, _ *guest.Remote) { o.runs = true }, asked: []string{"thaw"}, ok: true},
+		"it never greeted":             {change: func(_ *operations, r *guest.Remote) { r.Greeted = false }, asked: []string{"thaw"}, ok: true},
+		"its start was not answered":   {change: func(_ *operations, r *guest.Remote) { r.Greeted, r.PID = false, 0 }, asked: []string{"thaw"}, ok: true},
+		"it was never started":         {change: func(_ *operations, r *guest.Remote) { *r = guest.Remote{Dir: r.Dir, Exe: r.Exe} }, ok: true},
+		"its file is gone":             {change: func(o *operations, r *guest.Remote) { r.Greeted = false; delete(o.files, r.Exe) }, ok: true},
+		"its thaw fails":               {change: func(o *operations, r *guest.Remote) { r.Greeted, o.exit = false, 1 }, asked: []string{"thaw"}, left: true},
+		"its thaw cannot be waited on": {change: func(o *operations, r *guest.Remote) { r.Greeted, o.fail["wait"] = false, coded("SF3501") }, asked: []string{"thaw"}, left: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -82,7 +82,7 @@ func TestWindowsRemove(t *testing.T) {
 					t.Errorf("commands of the agent (-want +got):\n%s", diff)
 				}
 				if i := slices.Index(o.did(), "start"); i > 0 && slices.Contains(o.did()[:i], "remove") {
-					t.Errorf("something was removed before uninstall: %v", o.did())
+					t.Errorf("something was removed before its thaw: %v", o.did())
 				}
 			})
 		})
@@ -91,7 +91,7 @@ func TestWindowsRemove(t *testing.T) {
 
 // The program that started the service leaves after it, and its file is locked until then; one that does not is terminated.
 func TestWindowsRemoveWaitsForTheLauncher(t *testing.T) {
-	for looks, asked := range map[int][]string{3: {"run"}, 1000: {"run", "uninstall"}} {
+	for looks, asked := range map[int][]string{3: {"run"}, 1000: {"run"}} {
 		synctest.Test(t, func(t *testing.T) {
 			o := newOperations()
 			o.lives = map[int64]int{4711: looks, 812: 2}
@@ -134,7 +134,7 @@ func TestWindowsClear(t *testing.T) {
 		left    bool
 	}{
 		"never started":     {},
-		"it was started":    {started: true, asked: []string{"thaw", "uninstall"}},
+		"it was started":    {started: true, asked: []string{"thaw"}},
 		"the thaw fails":    {started: true, exit: 1, asked: []string{"thaw"}, left: true},
 		"its file has gone": {started: true, gone: true},
 	} {

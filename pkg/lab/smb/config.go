@@ -23,6 +23,10 @@ server signing = mandatory
 server min protocol = SMB2_10`,
 	Old: `server min protocol = NT1
 server max protocol = NT1`,
+	OldEncrypted: `smb encrypt = required
+server signing = mandatory
+server min protocol = SMB2_02
+server max protocol = SMB2_10`,
 }
 
 // write makes smb.conf and all that it names.

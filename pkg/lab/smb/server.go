@@ -30,6 +30,8 @@ const (
 	Signing Kind = "signing"
 	// Old speaks nothing but SMB 1.
 	Old Kind = "old"
+	// OldEncrypted demands encryption, which its SMB 2 does not have.
+	OldEncrypted Kind = "old encrypted"
 )
 
 // State is what is wrong with an account.
@@ -77,7 +79,7 @@ type Options struct {
 
 func (o Options) check() error {
 	switch o.Kind {
-	case Encrypted, Signing, Old:
+	case Encrypted, Signing, Old, OldEncrypted:
 	default:
 		return fmt.Errorf("a server of kind %q", o.Kind)
 	}
