@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -153,6 +154,13 @@ func (s *Store) openSQLite(ctx context.Context) error {
 	return s.whole(ctx)
 }
 
+// A node that is stopped in the middle of a transaction would hold its locks for as long as it stands, those of its leases too, and
+// keep every other node from taking over: the server ends the session after idleLimit, before a lease is over.
+const (
+	idleInTransaction = "idle_in_transaction_session_timeout"
+	idleLimit         = 7 * time.Second
+)
+
 func (s *Store) openPostgres(ctx context.Context, dsn string) error {
 	const op = "open PostgreSQL"
 	config, err := pgxpool.ParseConfig(dsn)
@@ -162,6 +170,9 @@ func (s *Store) openPostgres(ctx context.Context, dsn string) error {
 	config.MaxConns = max(config.MaxConns, poolSize)
 	if config.ConnConfig.ConnectTimeout == 0 {
 		config.ConnConfig.ConnectTimeout = connectLimit
+	}
+	if _, told := config.ConnConfig.RuntimeParams[idleInTransaction]; !told {
+		config.ConnConfig.RuntimeParams[idleInTransaction] = strconv.FormatInt(idleLimit.Milliseconds(), 10)
 	}
 	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return coded(op, err, unreachable)

@@ -210,6 +210,60 @@ func TestBusy(t *testing.T) {
 	}
 }
 
+// TestIdleTransactionsEnd: a node that was stopped in the middle of a transaction does not keep the others from what it has locked.
+// An administrator's own limit in the DSN wins.
+func TestIdleTransactionsEnd(t *testing.T) {
+	lab.Need(t, lab.Postgres)
+	dsn := postgres.Database(t)
+	for own, want := range map[string]string{"": "7s", "200ms": "200ms"} {
+		o := onSQLite(t)
+		o.DSN = dsn
+		if own != "" {
+			o.DSN += "&" + idleInTransaction + "=" + own
+		}
+		s, err := Open(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got string
+		err = s.Pool().QueryRow(t.Context(), "SHOW "+idleInTransaction).Scan(&got)
+		if err := errors.Join(err, s.Close()); err != nil || got != want {
+			t.Errorf("the limit is %q, %v, want %q", got, err, want)
+		}
+	}
+	stopped := onSQLite(t)
+	stopped.DSN = dsn + "&" + idleInTransaction + "=200ms"
+	a, err := Open(t.Context(), stopped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := onSQLite(t)
+	other.DSN = dsn
+	b, err := Open(t.Context(), other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Pool().Exec(t.Context(), "CREATE TABLE held AS SELECT 1 AS n"); err != nil {
+		t.Fatal(err)
+	}
+	tx, err := a.Pool().Begin(t.Context())
+	if err == nil {
+		_, err = tx.Exec(t.Context(), "UPDATE held SET n = 2")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Pool().Exec(t.Context(), "UPDATE held SET n = 3"); err != nil {
+		t.Errorf("an update of what a stopped node has locked: %v", err)
+	}
+	if tx.Commit(t.Context()) == nil {
+		t.Error("the stopped node wrote after all")
+	}
+	if err := errors.Join(a.Close(), b.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestMigrators: many nodes that start at once on an empty database.
 func TestMigrators(t *testing.T) {
 	lab.Need(t, lab.Postgres)
