@@ -253,12 +253,12 @@ func (a *Access) Start(ctx context.Context, r guest.Remote, b guest.Bootstrap) (
 	return guest.ParseReady(line, b.Listens())
 }
 
-// poll waits for the READY file, or for the agent's end.
+// poll waits for the READY file, or for the agent's end. Its pauses grow slowly: what they overshoot is time that a run waits.
 func (a *Access) poll(ctx context.Context, r guest.Remote, file string) (string, error) {
 	const op = "wait for the agent to be ready"
 	notReady := func(err error) error { return &guest.Error{SF: "SF3703", Op: op, Err: err} }
 	ended := false
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+	for pause := firstPause; ; pause = min(pause*5/4, longestPause) {
 		var line string
 		err := a.with(ctx, "read "+file, func(s *session) (err error) {
 			line, err = readLine(ctx, s.admin, below(file))
