@@ -79,14 +79,14 @@ func prepareAndServe(ctx context.Context, s settings, name string, stays bool) (
 	return held, errors.Join(err, ready.remove())
 }
 
-// openFirewall lets the orchestrator in, where it is known whence it comes, and takes away the rules of the services that have
-// gone. What fails is a note: the orchestrator finds out whether it gets through.
+// openFirewall lets the orchestrator in, where it is known whence it comes, and takes away the rules of services and
+// programs that have gone. What fails is a note: the orchestrator finds out whether it gets through.
 func (a *servant) openFirewall(rule firewallRule, gone []string) (closeIt func() error) {
-	orphaned, err := orphanedRules()
-	if err != nil {
-		a.options.Notes = append(a.options.Notes, err)
-		err = nil
+	orphaned, unread := orphanedRules()
+	if unread != nil {
+		a.options.Notes = append(a.options.Notes, unread)
 	}
+	var err error
 	for _, name := range append(gone, orphaned...) {
 		if err = forgetRules(name); err != nil {
 			break

@@ -71,17 +71,12 @@ func (s *secrecy) look() {
 	}
 }
 
-// kept ends the watch, and searches what was printed, and every file that was written since it began: the guest's, the
-// orchestrator's and the lab's.
-func (s *secrecy) kept(t *testing.T, printed []string) {
+// kept ends the watch, and searches every file that was written since it began: the guest's, the orchestrator's and the lab's. What
+// is printed is searched in each run (unprinted).
+func (s *secrecy) kept(t *testing.T) {
 	t.Helper()
 	close(s.stop)
 	s.watch.Wait()
-	for _, text := range printed {
-		for _, form := range s.password.Find([]byte(text)) {
-			t.Errorf("the password is printed as %s:\n%s", form, text)
-		}
-	}
 	files := 0
 	err := filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
@@ -104,7 +99,7 @@ func (s *secrecy) kept(t *testing.T, printed []string) {
 	for where := range s.found {
 		t.Errorf("the password is in the %s", where)
 	}
-	if t.Logf("searched %d command lines, %d files, %d outputs", s.looked, files, len(printed)); s.looked == 0 || files == 0 || len(printed) == 0 {
+	if t.Logf("searched %d command lines, %d files", s.looked, files); s.looked == 0 || files == 0 {
 		t.Error("nothing was searched")
 	}
 }

@@ -199,11 +199,10 @@ func (d Deployer) put(ctx context.Context, dep *Deployment) error {
 			old, same, err = dep.access.Reuse(ctx, d.Payload, d.Kept)
 			return err
 		})
-		if err != nil || same {
+		if same {
 			dep.remote = old
-			if !same {
-				dep.remote = Remote{}
-			}
+		}
+		if same || err != nil {
 			return err
 		}
 		left := dep.try(ctx, StageCleanup, cleanupLimit, func(ctx context.Context) error { return dep.access.Remove(ctx, old) })

@@ -257,15 +257,6 @@ func (a *Access) empty(ctx context.Context, dir string, names []string) (err err
 	return errors.Join(err, a.remove(ctx, dir, true))
 }
 
-// uninstall has the agent take its service and all that it registered out of the guest.
-func (a *Access) uninstall(ctx context.Context, r guest.Remote) error {
-	exit, err := a.run(ctx, r.Exe, "uninstall")
-	if err == nil && exit != 0 {
-		err = fmt.Errorf("the agent's uninstall ended with exit code %d", exit)
-	}
-	return err
-}
-
 // remove removes a file or an empty folder; what is not there is removed. Where a program that has just ended still locks
 // its file, the removal is tried again for about 2 s.
 func (a *Access) remove(ctx context.Context, path string, dir bool) error {

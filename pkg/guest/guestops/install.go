@@ -26,4 +26,10 @@ func (a *Access) Install(ctx context.Context, r guest.Remote, b guest.Bootstrap)
 }
 
 // Uninstall runs the agent's "uninstall".
-func (a *Access) Uninstall(ctx context.Context, r guest.Remote) error { return a.uninstall(ctx, r) }
+func (a *Access) Uninstall(ctx context.Context, r guest.Remote) error {
+	exit, err := a.run(ctx, r.Exe, "uninstall")
+	if err == nil && exit != 0 {
+		err = fmt.Errorf("the agent's uninstall ended with exit code %d", exit)
+	}
+	return err
+}

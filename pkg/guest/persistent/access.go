@@ -38,7 +38,7 @@ func (a *Access) Put(context.Context, guest.Payload) (guest.Remote, error) {
 }
 
 // Reuse has nothing to do either.
-func (a *Access) Reuse(context.Context, guest.Payload, string) (r guest.Remote, there bool, err error) {
+func (a *Access) Reuse(context.Context, guest.Payload, string) (r guest.Remote, same bool, err error) {
 	return guest.Remote{}, false, nil
 }
 
