@@ -49,10 +49,10 @@ type Mailbox struct {
 	closed  bool
 }
 
-// OpenMailbox empties both variables and then watches the guest's, so that what an earlier run left is never told.
+// OpenMailbox empties both variables and watches the guest's. What an earlier run left there may still be told first.
 func OpenMailbox(ctx context.Context, e *Endpoint, vm inventory.VM) (*Mailbox, error) {
 	m := &Mailbox{e: e, vm: vm, change: make(chan struct{})}
-	w, err := arm(ctx, e)
+	w, err := m.watch(ctx)
 	if err != nil {
 		return nil, m.failed("watch guestinfo of", err)
 	}
@@ -60,20 +60,24 @@ func OpenMailbox(ctx context.Context, e *Endpoint, vm inventory.VM) (*Mailbox, e
 	if err := m.reconfigure(ctx, option(keyDown, ""), option(keyUp, "")); err != nil {
 		return nil, errors.Join(m.failed("empty guestinfo of", err), w.close(ctx))
 	}
-	if err := m.watch(ctx, w); err != nil {
-		return nil, errors.Join(m.failed("watch guestinfo of", err), w.close(ctx))
-	}
 	return m, nil
 }
 
 func (m *Mailbox) failed(op string, err error) error { return failure(op, m.vm.Name, err) }
 
-// watch has the watcher tell of the guest's variable, first as it is.
-func (m *Mailbox) watch(ctx context.Context, w *watcher) error {
+// watch arms a watcher with a filter on the guest's variable.
+func (m *Mailbox) watch(ctx context.Context) (*watcher, error) {
+	w, err := arm(ctx, m.e)
+	if err != nil {
+		return nil, err
+	}
 	w.mu.Lock()
 	w.other = m.pushed
 	w.mu.Unlock()
-	return w.filter(ctx, vmRef(m.vm.Moref), pathUp)
+	if err := w.filter(ctx, vmRef(m.vm.Moref), pathUp); err != nil {
+		return nil, errors.Join(err, w.close(ctx))
+	}
+	return w, nil
 }
 
 // pushed takes in what vCenter tells of the variable: the whole option, its value alone, or that it is gone.
@@ -180,12 +184,9 @@ func (m *Mailbox) Next(ctx context.Context, last string) (string, error) {
 // renew puts a new watcher in the place of one that has ended.
 func (m *Mailbox) renew(ctx context.Context, old *watcher) error {
 	err := old.close(ctx)
-	w, again := arm(ctx, m.e)
+	w, again := m.watch(ctx)
 	if again != nil {
 		return errors.Join(errMailboxLost, err, again)
-	}
-	if again = m.watch(ctx, w); again != nil {
-		return errors.Join(errMailboxLost, err, again, w.close(ctx))
 	}
 	m.mu.Lock()
 	closed := m.closed
