@@ -31,7 +31,7 @@ var readyForm = regexp.MustCompile(`^READY ([0-9a-f]{64}) ([0-9]+)$`)
 func build(t *testing.T, env []string, tags string) string {
 	t.Helper()
 	exe := filepath.Join(t.TempDir(), "stillframe-agent")
-	cmd := exec.Command("go", "build", "-tags", tags, "-ldflags", "-X main.version=1.2.3", "-o", exe, ".")
+	cmd := exec.Command("go", "build", "-trimpath", "-tags", tags, "-ldflags", "-X main.version=1.2.3", "-o", exe, ".")
 	cmd.Env = append(os.Environ(), append([]string{"CGO_ENABLED=0"}, env...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)

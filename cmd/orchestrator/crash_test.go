@@ -185,7 +185,7 @@ func TestCrashMatrix(t *testing.T) {
 func tagged(t *testing.T) string {
 	t.Helper()
 	program := filepath.Join(binaries.dir, "stillframe-failpoint")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", program, "-tags", "failpoint,lab", "../orchestrator")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", program, "-tags", "failpoint,lab", "../orchestrator")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build the program with its failpoints: %v\n%s", err, out)

@@ -56,7 +56,7 @@ func TestMain(m *testing.M) {
 		{"-o", binaries.agent, "-tags", "lab", "../agent"},
 		{"-o", binaries.lab, "../lab"},
 	} {
-		cmd := exec.CommandContext(context.Background(), "go", append([]string{"build"}, b...)...)
+		cmd := exec.CommandContext(context.Background(), "go", append([]string{"build", "-trimpath"}, b...)...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			panic(fmt.Sprintf("go build %v: %v\n%s", b, err, out))

@@ -20,7 +20,7 @@ import (
 // windowsAgent builds the agent for Windows guests of the lab, when the first scenario asks for it.
 var windowsAgent = sync.OnceValues(func() (string, error) {
 	agent := filepath.Join(binaries.dir, "agent.exe")
-	cmd := exec.CommandContext(context.Background(), "go", "build", "-o", agent, "-tags", "lab", "../agent")
+	cmd := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-o", agent, "-tags", "lab", "../agent")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=windows", "GOARCH=amd64")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)

@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 // windowsTests builds the tests for Windows, once.
 var windowsTests = sync.OnceValues(func() (string, error) {
 	for pkg, name := range map[string]string{".": "vss.exe", "./provider": "provider.exe"} {
-		build := exec.Command("go", "test", "-c", "-o", filepath.Join(programsDir, name), pkg)
+		build := exec.Command("go", "test", "-c", "-trimpath", "-o", filepath.Join(programsDir, name), pkg)
 		build.Env = append(os.Environ(), "GOOS=windows", "GOARCH=amd64", "CGO_ENABLED=0", "GOFLAGS=")
 		if out, err := build.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("build the tests of %s: %w: %s", pkg, err, out)

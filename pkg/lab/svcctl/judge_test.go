@@ -51,7 +51,7 @@ func msrpc(t *testing.T, program string, w world, account, name, path string) []
 // TestJudge has a client that shares no code with us, neither of RPC nor of SMB, use the double.
 func TestJudge(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "msrpc")
-	build := exec.CommandContext(t.Context(), "go", "build", "-C", "../../../testing/msrpc", "-o", program, ".")
+	build := exec.CommandContext(t.Context(), "go", "build", "-C", "../../../testing/msrpc", "-trimpath", "-o", program, ".")
 	build.Env = append(build.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

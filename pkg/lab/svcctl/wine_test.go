@@ -44,7 +44,7 @@ func agentSeams() []string {
 func TestWine(t *testing.T) {
 	lab.Need(t, lab.Wine, lab.Mingw, lab.Smbd)
 	agent := filepath.Join(t.TempDir(), "stillframe-agent.exe")
-	build := exec.CommandContext(t.Context(), "go", "build", "-C", "../../..", "-tags", "lab", "-o", agent, "./cmd/agent")
+	build := exec.CommandContext(t.Context(), "go", "build", "-C", "../../..", "-trimpath", "-tags", "lab", "-o", agent, "./cmd/agent")
 	build.Env = append(build.Environ(), "CGO_ENABLED=0", "GOOS=windows")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

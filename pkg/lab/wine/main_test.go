@@ -86,7 +86,7 @@ const guest = `C:\guest.exe`
 // installGuest builds testdata/guest for Windows into the prefix.
 func installGuest(t *testing.T, p *wine.Prefix) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", p.Path(guest), "./testdata/guest")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", p.Path(guest), "./testdata/guest")
 	cmd.Env = append(os.Environ(), "GOOS=windows", "GOARCH=amd64", "CGO_ENABLED=0", "GOFLAGS=")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build the guest: %v: %s", err, out)
