@@ -107,11 +107,13 @@ func push(t *testing.T, w world, agent string) {
 	}
 }
 
-// wineCycle runs the agent twice: the first start of a prefix is a slow one.
+// wineCycle runs the agent twice: the first start of a prefix is a slow one. Each is a deployment of its own, because an agent that
+// leaves takes its entry out by its name.
 func wineCycle(t *testing.T, w world, m *client.Manager) {
 	t.Helper()
-	path := `"` + remoteExe + `" service -service --peer ` + strings.Repeat("ab", 32) + ` --deployment ` + deployment + ` --port 0 --ready-file C:\windows\` + remoteDir + `\ready`
-	for range 2 {
+	for _, deployment := range []string{deployment, strings.Repeat("01", 16)} {
+		file := remoteDir + `\ready-` + deployment
+		path := `"` + remoteExe + `" service -service --peer ` + strings.Repeat("ab", 32) + ` --deployment ` + deployment + ` --port 0 --ready-file C:\windows\` + file
 		begin := time.Now()
 		s, err := m.Create("Stillframe-"+deployment, "Stillframe agent", path)
 		if err != nil {
@@ -126,7 +128,7 @@ func wineCycle(t *testing.T, w world, m *client.Manager) {
 		running, _ := await(t, s, client.Running)
 		pid := running.PID
 		started := time.Since(begin)
-		ready := readyFile(t, w)
+		ready := readyFile(t, w, file)
 		if fields := strings.Fields(ready); pid == 0 || len(fields) != 4 || fields[0] != "READY" {
 			t.Errorf("process %d says %q", pid, ready)
 		} else if conn, err := net.Dial("tcp", net.JoinHostPort(listenHost, fields[2])); err != nil {
@@ -177,7 +179,7 @@ func await(t *testing.T, s *client.Service, want client.State) (status client.St
 }
 
 // readyFile waits for what the agent writes, through the share, and removes it.
-func readyFile(t *testing.T, w world) string {
+func readyFile(t *testing.T, w world, file string) string {
 	t.Helper()
 	conn, err := dial(t, w)
 	if err != nil {
@@ -193,7 +195,7 @@ func readyFile(t *testing.T, w world) string {
 		t.Fatal(err)
 	}
 	for begin := time.Now(); ; {
-		text, err := share.ReadFile(remoteDir + `\ready`)
+		text, err := share.ReadFile(file)
 		if err == nil && strings.HasSuffix(string(text), "\n") {
 			return string(text)
 		}
