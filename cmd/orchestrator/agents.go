@@ -14,6 +14,7 @@ import (
 	"github.com/stillframe/stillframe/pkg/enrolment"
 	"github.com/stillframe/stillframe/pkg/guest"
 	"github.com/stillframe/stillframe/pkg/inventory"
+	"github.com/stillframe/stillframe/pkg/statefile"
 )
 
 // installLimit bounds the installation of an agent: a push, and two services that wait 30 s each.
@@ -57,41 +58,56 @@ func (c *cli) installing(cmd *cobra.Command, check func(enrolled bool) error) *c
 			if err != nil {
 				return err
 			}
-			a, attempts, err := v.install(ctx, old)
+			if enrolled && !cmd.Flags().Changed("agent-port") {
+				v.guests.port = old.Port
+			}
+			if v.guests.port == 0 {
+				return invalid("an agent that stays needs a port that stays: give one by --agent-port")
+			}
+			done, err := v.install(ctx, old)
 			if err != nil {
 				return err
 			}
-			return c.enrolled(f.output, a, attempts)
+			return errors.Join(c.enrolled(f.output, done), done.left)
 		})
 	}
 	f.flags(cmd)
 	return cmd
 }
 
+// installed is what came of an installation.
+type installed struct {
+	agent    enrolment.Agent
+	attempts []backup.Attempt
+	// left is why something is left that should have gone; the agent is enrolled all the same.
+	left error
+}
+
 // enrolled prints an installed agent.
-func (c *cli) enrolled(output string, a enrolment.Agent, attempts []backup.Attempt) error {
+func (c *cli) enrolled(output string, i installed) error {
 	if output == "json" {
-		return writeJSON(c.stdout, map[string]any{"api_version": backup.APIVersion, "agent": a, "attempts": attempts})
+		return writeJSON(c.stdout, map[string]any{"api_version": backup.APIVersion, "agent": i.agent, "attempts": i.attempts})
 	}
-	for _, t := range attempts {
+	for _, t := range i.attempts {
 		say(c.stdout, printable(attempted(t)))
 	}
+	a := i.agent
 	say(c.stdout, printable(fmt.Sprintf("enrolled %s: version %s, port %d, certificate %s", a.Path, a.Version, a.Port, a.Fingerprint)))
 	return nil
 }
 
 // install installs the agent by the first way that goes well, speaks with it, and enrols it. What an older one of ours ran is
 // removed.
-func (v visit) install(ctx context.Context, old enrolment.Agent) (a enrolment.Agent, attempts []backup.Attempt, err error) {
+func (v visit) install(ctx context.Context, old enrolment.Agent) (i installed, err error) {
 	ctx, cancel := context.WithTimeout(ctx, installLimit)
 	defer cancel()
 	own, err := v.guests.book.Current(ctx, v.guests.now())
 	if err != nil {
-		return a, nil, err
+		return i, err
 	}
 	w := v.guests.way(v.vm, ledger{v.store, v.about()})
 	if err := w.recall(ctx); err != nil {
-		return a, nil, err
+		return i, err
 	}
 	w.enrolled = false // it is not the way to install one
 	var all error
@@ -100,10 +116,8 @@ func (v visit) install(ctx context.Context, old enrolment.Agent) (a enrolment.Ag
 		if !ok {
 			continue
 		}
-		var tried []backup.Attempt
-		a, tried, err = v.installBy(ctx, way, own, old)
-		if attempts = append(attempts, tried...); err == nil {
-			return a, attempts, nil
+		if err = v.installBy(ctx, way, own, old, &i); err == nil {
+			return i, nil
 		}
 		all = errors.Join(all, err)
 		if guest.ClassOf(guest.CodeOf(err)).Final() || ctx.Err() != nil {
@@ -113,12 +127,12 @@ func (v visit) install(ctx context.Context, old enrolment.Agent) (a enrolment.Ag
 	if all == nil {
 		all = &guest.Error{SF: "SF3020", Op: "install the agent", Err: errors.New("no road that is allowed can bring it into this guest")}
 	}
-	return a, attempts, all
+	return i, all
 }
 
-// installBy installs by one way. When that fails the folder is removed again.
-func (v visit) installBy(ctx context.Context, way guest.Installer, own enrolment.Identity, old enrolment.Agent) (enrolment.Agent, []backup.Attempt, error) {
-	var attempts []backup.Attempt
+// installBy installs by one way. When that fails the folder is removed again. Whatever is cut off is written down: the new agent until
+// it is enrolled, the older one's folder from then on.
+func (v visit) installBy(ctx context.Context, way guest.Installer, own enrolment.Identity, old enrolment.Agent, i *installed) error {
 	try := func(stage guest.Stage, do func() error) error {
 		begin := time.Now()
 		err := do()
@@ -126,72 +140,113 @@ func (v visit) installBy(ctx context.Context, way guest.Installer, own enrolment
 		if err != nil {
 			a.Code, a.Text, a.Class = guest.CodeOf(err), err.Error(), string(guest.ClassOf(guest.CodeOf(err)))
 		}
-		attempts = append(attempts, a)
+		i.attempts = append(i.attempts, a)
 		return err
 	}
-	var remote guest.Remote
+	notes := ledger{v.store, v.about()}
+	var remote, before guest.Remote
 	var id guest.Identity
 	touched := false
 	err := try(guest.StagePush, func() (err error) { remote, err = way.Put(ctx, v.payload); return err })
 	if err == nil {
+		err = v.store.Intend(ctx, notes.intent(statefile.Installed, remote))
+	}
+	if err == nil {
 		touched = true
 		err = try(guest.StageStart, func() (err error) {
-			id, err = way.Install(ctx, remote, v.bootstrap(own.Fingerprint, v.guests.port))
+			id, err = way.Install(ctx, remote, v.guests.way(v.vm, nil).bootstrap(own.Fingerprint, v.guests.port))
 			return err
 		})
 	}
-	a := enrolment.Agent{
+	i.agent = enrolment.Agent{
 		VM: v.vm.InstanceUUID, Path: v.vm.Path, VCenter: v.vcenter, Fingerprint: id.Fingerprint.String(), Own: own.Fingerprint.String(), Port: id.Port,
 		Exe: remote.Exe, System: string(v.payload.System), EnrolledAt: v.guests.now().UTC(),
 	}
 	if err == nil {
-		err = try(guest.StageHello, func() error { return v.greet(ctx, &a) })
+		err = try(guest.StageHello, func() error { return v.greet(ctx, &i.agent) })
+	}
+	if err == nil && old.Exe != "" && old.Exe != remote.Exe {
+		before = guest.Remote{Dir: folderOf(old.Exe), Exe: old.Exe}
+		err = notes.Intend(ctx, guest.StagePush, before)
 	}
 	if err == nil {
-		err = v.guests.book.Put(ctx, a)
+		err = v.guests.book.Put(ctx, i.agent)
 	}
 	if err != nil {
 		if remote.Dir != "" {
-			err = errors.Join(err, try(guest.StageCleanup, func() error { return v.takeBack(ctx, way, remote, touched, own, old) }))
+			err = errors.Join(err, try(guest.StageCleanup, func() error { return v.takeBack(ctx, way, remote, touched, old) }))
 		}
-		return a, attempts, err
+		if before.Dir != "" {
+			err = errors.Join(err, notes.Settle(context.WithoutCancel(ctx), before))
+		}
+		return err
 	}
-	err = v.store.Settle(ctx, ledger{v.store, v.about()}.both(remote)...) // it is to stay
-	if err == nil && old.Exe != "" && old.Exe != a.Exe {
-		before := guest.Remote{Dir: folderOf(old.Exe), Exe: old.Exe}
-		err = try(guest.StageCleanup, func() error { return way.Remove(context.WithoutCancel(ctx), before) })
+	i.left = v.store.Settle(context.WithoutCancel(ctx), notes.intent(statefile.Installed, remote), notes.intent(statefile.Folder, remote)) // it is to stay
+	if before.Dir != "" {
+		i.left = errors.Join(i.left, try(guest.StageCleanup, func() error { return remove(ctx, way, before) }))
 	}
-	return a, attempts, err
+	return nil
+}
+
+// removeLimit bounds the removal of a folder.
+const removeLimit = 30 * time.Second
+
+// remove removes a folder, whatever has ended.
+func remove(ctx context.Context, way guest.Access, r guest.Remote) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeLimit)
+	defer cancel()
+	return way.Remove(ctx, r)
 }
 
 // bootstrap is what an installed agent is told.
-func (v visit) bootstrap(peer protocol.Fingerprint, port uint16) guest.Bootstrap {
+func (w *way) bootstrap(peer protocol.Fingerprint, port uint16) guest.Bootstrap {
 	b := guest.Bootstrap{Peer: peer, Port: port}
-	if v.payload.System == inventory.Windows { // the others have no firewall of their own to open
-		b.Allow = guest.OwnAddresses(v.guests.way(v.vm, nil).addresses)
+	if w.vm.System() == inventory.Windows { // the others have no firewall of their own to open
+		b.Allow = guest.OwnAddresses(w.addresses)
 	}
 	return b
 }
 
+// reinstall puts the enrolled agent back, as it was: it knows us by the certificate that it was told last.
+func (w *way) reinstall(ctx context.Context, by guest.Installer, deployment string) error {
+	peer, err := protocol.ParseFingerprint(w.agent.Own)
+	if err == nil {
+		_, err = by.Install(ctx, guest.Remote{Deployment: deployment, Exe: w.agent.Exe}, w.bootstrap(peer, w.agent.Port))
+	}
+	if err != nil {
+		return fmt.Errorf("put the older agent back: %w", err)
+	}
+	return nil
+}
+
 // takeBack removes what a failed installation left, and puts the older agent back where there was one.
-func (v visit) takeBack(ctx context.Context, way guest.Installer, r guest.Remote, touched bool, own enrolment.Identity, old enrolment.Agent) error {
+func (v visit) takeBack(ctx context.Context, by guest.Installer, r guest.Remote, touched bool, old enrolment.Agent) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), installLimit)
 	defer cancel()
-	switch {
-	case touched && old.Exe != "":
-		if _, err := way.Install(ctx, guest.Remote{Deployment: r.Deployment, Exe: old.Exe}, v.bootstrap(own.Fingerprint, old.Port)); err != nil {
-			return fmt.Errorf("put the older agent back: %w", err)
+	if touched {
+		var err error
+		if old.Exe != "" {
+			w := v.guests.way(v.vm, nil)
+			w.agent = old
+			err = w.reinstall(ctx, by, r.Deployment)
+		} else {
+			err = by.Uninstall(ctx, r)
 		}
-	case touched:
-		if err := way.Uninstall(ctx, r); err != nil {
+		if err != nil {
 			return err
 		}
 	}
-	return way.Remove(ctx, r)
+	return errors.Join(v.store.Settle(ctx, ledger{v.store, v.about()}.intent(statefile.Installed, r)), by.Remove(ctx, r))
 }
 
-// folderOf is the folder of a program in a guest.
+// folderOf is the folder of a program in a guest, remoteOf what a run left in a folder of ours.
 func folderOf(exe string) string { return exe[:max(strings.LastIndexAny(exe, `\/`), 0)] }
+
+func remoteOf(system inventory.System, folder string) guest.Remote {
+	parent := folderOf(folder)
+	name := folder[min(len(parent)+1, len(folder)):]
+	return guest.Remote{Deployment: name, Dir: folder, Exe: folder + folder[len(parent):len(folder)-len(name)] + guest.AgentName(system)}
+}
 
 // greet speaks with an installed agent, and takes over what it says of itself.
 func (v visit) greet(ctx context.Context, a *enrolment.Agent) error {
@@ -283,10 +338,10 @@ func (c *cli) removeAgent(ctx context.Context, v visit) error {
 			err = way.Uninstall(ctx, r)
 		}
 		if r.Dir != "" {
-			err = errors.Join(err, way.Remove(context.WithoutCancel(ctx), r))
+			err = errors.Join(err, remove(ctx, way, r))
 		}
 		if err == nil && old.Exe != "" {
-			err = way.Remove(context.WithoutCancel(ctx), guest.Remote{Dir: folderOf(old.Exe), Exe: old.Exe})
+			err = remove(ctx, way, guest.Remote{Dir: folderOf(old.Exe), Exe: old.Exe})
 		}
 		if err == nil {
 			say(c.stdout, printable("removed the agent of "+v.vm.Path))

@@ -65,7 +65,7 @@ func (c *cli) compare(ctx context.Context, v visit) (comparison, error) {
 	x := comparison{APIVersion: backup.APIVersion}
 	snapshots := vsphere.NewSnapshotter(v.endpoint)
 	runner := backup.Runner{
-		Hypervisor: hypervisor{v.endpoint, snapshots}, Memory: unremembered{v.store}, Checks: v.endpoint, Tasks: snapshots,
+		Hypervisor: hypervisor{v.endpoint, snapshots}, Memory: unremembered{v.store}, Checks: v.guests, Tasks: snapshots,
 		Guests: v.guests, Log: c.logger(), Now: c.now,
 	}
 	plan := func() backup.Plan {

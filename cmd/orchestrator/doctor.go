@@ -256,14 +256,18 @@ func (p *patient) examine(ctx context.Context, x examination) (examination, erro
 	checks := entrance()
 	checks[0].Status, checks[2].Status = inventory.CheckOK, inventory.CheckOK
 	p.certificate(ctx, &checks[1])
-	table, err := p.endpoint.Preflight(ctx, p.vm)
+	w, err := p.way()
+	if err != nil {
+		return x, err
+	}
+	table, err := w.Preflight(ctx, p.vm)
 	if err != nil {
 		return x, err
 	}
 	p.ready = true
 	for _, c := range table {
 		bad := c.Status != inventory.CheckOK
-		p.ready = p.ready && !(bad && (c.ID == "power" || c.ID == "guest_operations"))
+		p.ready = p.ready && !(bad && (c.ID == "power" || c.ID == inventory.CheckGuestOperations))
 	}
 	past := remembered()
 	p.runs(ctx, &past[0], &past[1])
@@ -507,7 +511,7 @@ func (p *patient) way() (*way, error) {
 	}
 	g := guests{
 		endpoint: p.endpoint, store: p.store, account: account, book: p.book, now: p.now,
-		reach: reach{port: p.flags.port, address: p.flags.address, winrm: in},
+		reach: reach{port: p.flags.port, address: p.flags.address, road: guest.RoadPolicy(p.flags.guestRoad), winrm: in},
 	}
 	return g.way(p.vm, nil), nil
 }

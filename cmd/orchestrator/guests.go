@@ -32,9 +32,20 @@ type guests struct {
 	book     *enrolment.Book
 	reach
 	now func() time.Time
+	// epoch draws the number that an agent is told at its hello: one that stays in its guest lets in none that is lower than one
+	// it has heard, and much may be heard between the beginning of a run and its hello.
+	epoch func(context.Context) (uint64, error)
 }
 
 var _ backup.Guests = guests{}
+
+// drawn draws epochs of a state folder.
+func drawn(store *statefile.Store) func(context.Context) (uint64, error) {
+	return func(ctx context.Context) (uint64, error) {
+		begun, err := store.Begin(ctx)
+		return begun.Epoch, err
+	}
+}
 
 // Open puts the agent into the guest by the first way that goes well, and remembers which one did.
 func (g guests) Open(ctx context.Context, vm inventory.VM, run string, epoch uint64) (*guest.Deployment, error) {
@@ -53,7 +64,10 @@ func (g guests) Open(ctx context.Context, vm inventory.VM, run string, epoch uin
 			return &guest.Deployment{}, err
 		}
 	}
-	in.target = guest.Target{Addresses: in.addresses, VMUUID: vm.UUID, Run: run, Epoch: epoch}
+	in.target = guest.Target{Addresses: in.addresses, VMUUID: vm.UUID, Run: run}
+	if in.target.Epoch, err = g.epoch(ctx); err != nil {
+		return &guest.Deployment{}, err
+	}
 	deployment, err := d.Open(ctx, in.target)
 	if err == nil && in.enrolled && deployment.Way() == guest.WayPersistent {
 		in.renew(ctx, deployment.Session)
@@ -314,10 +328,5 @@ func (l ledger) Intend(ctx context.Context, stage guest.Stage, r guest.Remote) e
 }
 
 func (l ledger) Settle(ctx context.Context, r guest.Remote) error {
-	return l.store.Settle(ctx, l.both(r)...)
-}
-
-// both are the intents about a pushed agent.
-func (l ledger) both(r guest.Remote) []statefile.Intent {
-	return []statefile.Intent{l.intent(statefile.Process, r), l.intent(statefile.Folder, r)}
+	return l.store.Settle(ctx, l.intent(statefile.Process, r), l.intent(statefile.Folder, r))
 }

@@ -126,6 +126,10 @@ func (c *cli) takeAway(ctx context.Context, f recoverFlags, store *statefile.Sto
 		return none, err
 	}
 	defer c.deafen(reach)
+	book, err := c.book(f.state)
+	if err != nil {
+		return none, err
+	}
 	id, err := uuid.NewV7()
 	if err != nil {
 		return none, err
@@ -137,7 +141,7 @@ func (c *cli) takeAway(ctx context.Context, f recoverFlags, store *statefile.Sto
 	snapshots := vsphere.NewSnapshotter(endpoint)
 	r := backup.Recoverer{
 		Hypervisor: hypervisor{endpoint, snapshots}, Tasks: snapshots, Memory: store,
-		Guests: cleaner{guests{endpoint: endpoint, store: store, reach: reach, now: c.now}, c.guestAccount},
+		Guests: cleaner{guests{endpoint: endpoint, store: store, book: book, reach: reach, now: c.now}, c.guestAccount},
 		Log:    c.logger(), Run: id.String(), TaskLimit: f.taskLimit, Forget: f.forget, Kept: f.kept, VCenter: options.URL.Host,
 		EndMover: datamover.EndLeft,
 	}
@@ -191,6 +195,31 @@ type cleaner struct {
 var _ backup.Cleaner = cleaner{}
 
 func (g cleaner) Clear(ctx context.Context, vm inventory.VM, folder string, started bool) error {
+	return g.each(ctx, vm, folder, func(w *way, c guest.Candidate) error {
+		if c.Way.Road == guest.RoadAdminShare {
+			return w.adminShare(c.Way.Start).Clear(ctx, folder, guest.AgentName(vm.System()), started)
+		}
+		ops, processes := newLogon(w.endpoint, w.store, vm, w.account)
+		return guestops.New(ops, vm.System()).Clear(ctx, processes, folder, started)
+	})
+}
+
+func (g cleaner) Uninstall(ctx context.Context, vm inventory.VM, folder string) error {
+	return g.each(ctx, vm, folder, func(w *way, c guest.Candidate) error {
+		to, ok := c.Access.(guest.Installer)
+		if !ok {
+			return nil
+		}
+		r := remoteOf(vm.System(), folder)
+		if !w.enrolled {
+			return to.Uninstall(ctx, r)
+		}
+		return w.reinstall(ctx, to, r.Deployment)
+	})
+}
+
+// each does it by each way in turn until one of them does. The folder of the enrolled agent is left alone.
+func (g cleaner) each(ctx context.Context, vm inventory.VM, folder string, do func(*way, guest.Candidate) error) error {
 	account, err := g.account()
 	if err != nil {
 		return err
@@ -200,18 +229,15 @@ func (g cleaner) Clear(ctx context.Context, vm inventory.VM, folder string, star
 	if err := w.recall(ctx); err != nil {
 		return err
 	}
+	if w.enrolled && folderOf(w.agent.Exe) == folder {
+		return backup.ErrStays
+	}
 	var all error
 	for _, c := range w.candidates(ctx, guest.PolicyAuto) {
-		var err error
-		switch {
-		case c.Access == nil || c.Way.Road == guest.RoadPersistent:
+		if c.Access == nil || c.Way.Road == guest.RoadPersistent {
 			continue // there is no folder of a run's
-		case c.Way.Road == guest.RoadAdminShare:
-			err = w.adminShare(c.Way.Start).Clear(ctx, folder, guest.AgentName(vm.System()), started)
-		default:
-			ops, processes := newLogon(w.endpoint, w.store, vm, account)
-			err = guestops.New(ops, vm.System()).Clear(ctx, processes, folder, started)
 		}
+		err := do(w, c)
 		if err == nil {
 			return nil
 		}

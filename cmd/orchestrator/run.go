@@ -273,10 +273,11 @@ func (c *cli) runOnce(ctx context.Context, f runFlags, id string) (backup.Result
 		return fail(err)
 	}
 	snapshots := vsphere.NewSnapshotter(endpoint)
+	ways := guests{endpoint, store, options.URL.Host, account, payloads, book, reach, c.now, drawn(store)}
 	runner := backup.Runner{
-		Hypervisor: hypervisor{endpoint, snapshots}, Memory: store, Checks: endpoint, Tasks: snapshots, Origins: origins{endpoint, options},
+		Hypervisor: hypervisor{endpoint, snapshots}, Memory: store, Checks: ways, Tasks: snapshots, Origins: origins{endpoint, options},
 		Hosts:  newHosts(endpoint, store, esx),
-		Guests: guests{endpoint, store, options.URL.Host, account, payloads, book, reach, c.now},
+		Guests: ways,
 		Log:    c.logger(), Now: c.now,
 	}
 	result, err := runner.Run(ctx, backup.Plan{

@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stillframe/stillframe/pkg/backup"
 	"github.com/stillframe/stillframe/pkg/freezewindow"
 	"github.com/stillframe/stillframe/pkg/lab"
+	labguests "github.com/stillframe/stillframe/pkg/lab/guests"
 )
 
 // TestChannels reaches agents that listen to nobody: one that dials, and one that speaks through the VM's configuration.
@@ -60,6 +62,38 @@ func TestChannels(t *testing.T) {
 	if o.exit != exitUsage || !strings.Contains(o.stderr, "dial-to") {
 		t.Errorf("reverse without an address: exit status %d, %s", o.exit, o.stderr)
 	}
+}
+
+// TestWithoutTools backs a guest up into which guest operations do not lead, because VMware Tools do not run: a finding where they
+// would be another road, and a refusal where they are the only one.
+func TestWithoutTools(t *testing.T) {
+	lab.Need(t, lab.Mingw, lab.Wine, lab.Smbd)
+	t.Parallel()
+	agent, err := windowsAgent()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := start(t, "windows-without-tools")
+	address := w.guest(t, "file-01").Outside
+	for _, c := range []struct {
+		road     string
+		exit     int
+		level    freezewindow.Level
+		findings []string
+	}{
+		{"auto", exitOK, freezewindow.Application, []string{"SF2125", "SF3601"}},
+		{"adminshare+svcctl", exitOK, freezewindow.Application, []string{"SF2125"}},
+		{"persistent", exitPreflight, freezewindow.Unproved, []string{"SF2125", "SF3020"}},
+		{"guestops", exitPreflight, freezewindow.Unproved, []string{"SF2125", "SF3601"}},
+	} {
+		o := operate(t, w.environment("file-01"), nil, append(window("file-01"), "--agent", agent, "--guest-address", address, "--road", c.road)...)
+		codes := o.codes()
+		slices.Sort(codes)
+		if o.exit != c.exit || o.result.Verdict.Level != c.level || !slices.Equal(codes, c.findings) {
+			t.Errorf("--road %s: exit status %d, level %s, findings %q, want %d, %s, %q", c.road, o.exit, o.result.Verdict.Level, codes, c.exit, c.level, c.findings)
+		}
+	}
+	windowsRemoved(t, w, "file-01")
 }
 
 // TestPersistent enrols an agent by each way that can, runs by it without an account of the guest, and takes it out again.
@@ -117,7 +151,41 @@ func TestPersistent(t *testing.T) {
 	if !strings.Contains(d.stdout, "OK       persistent_agent") {
 		t.Errorf("doctor: %s", d.stdout)
 	}
+	// An upgrade that is cut off leaves the enrolled agent, an installation that is cut off leaves nothing.
+	cut := func(verb, program string, begun func() bool, kept bool) {
+		t.Helper()
+		killed := func(p *os.Process) {
+			await(t, verb+" to begin", begun)
+			if err := p.Kill(); err != nil {
+				t.Error(err)
+			}
+		}
+		if o := operate(t, env, killed, "agent", verb, "exch-01", "--agent", program, "--road", "adminshare+svcctl"); o.exit != -1 {
+			t.Errorf("agent %s ended by itself, with %d", verb, o.exit)
+		}
+		if o := operate(t, env, nil, "recover"); o.exit != exitOK || !strings.Contains(o.stdout, "GONE      agent_installed") {
+			t.Errorf("recover after agent %s: exit status %d: %s", verb, o.exit, o.stdout)
+		}
+		if list := manage(exitOK, "status"); strings.Contains(list, "exch-01") != kept {
+			t.Errorf("agent status after agent %s was cut off: %s", verb, list)
+		}
+	}
+	installing := func() bool {
+		text, err := os.ReadFile(filepath.Join(env["STILLFRAME_STATE_DIR"], "state.json"))
+		return err == nil && strings.Contains(string(text), "agent_installed")
+	}
+	cut("upgrade", agent, installing, true)
+	if o := operate(t, without, nil, "run", "--vm", "exch-01", "--window-only", "--road", "persistent", "--agent", agent); o.exit != exitOK {
+		t.Errorf("run by the agent that was put back: exit status %d: %s", o.exit, o.stderr)
+	}
 	manage(exitOK, "remove", "exch-01", "--agent", agent)
+	cut("deploy", agent, func() bool {
+		var seen labguests.Look
+		w.get(t, "/vm/exch-01/windows", &seen)
+		return slices.ContainsFunc(seen.Registered, func(key string) bool { return strings.HasSuffix(key, "Stillframe-persistent") })
+	}, false)
+	windowsRemoved(t, w, "exch-01")
+	manage(exitUsage, "deploy", "exch-01", "--agent", agent, "--agent-port", "0")
 	if list := manage(exitOK, "status"); strings.Contains(list, "exch-01") {
 		t.Errorf("agent status after remove: %s", list)
 	}

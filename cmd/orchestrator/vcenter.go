@@ -247,7 +247,7 @@ func (s *session) Run(ctx context.Context, o daemon.Order) (backup.Result, error
 		}
 	}
 	r := backup.Runner{
-		Hypervisor: hypervisor{s.endpoint, s.snapshots}, Memory: o.Memory, Sessions: o.Sessions, Checks: s.endpoint, Tasks: s.snapshots, Origins: origins{s.endpoint, s.options},
+		Hypervisor: hypervisor{s.endpoint, s.snapshots}, Memory: o.Memory, Sessions: o.Sessions, Checks: ways, Tasks: s.snapshots, Origins: origins{s.endpoint, s.options},
 		Hosts: newHosts(s.endpoint, s.records, esx), Guests: ways, Gate: o.Gate, Log: s.log.With(zap.String("run", p.RunID)),
 	}
 	return r.Run(ctx, p)
@@ -295,7 +295,7 @@ func (s *session) ways(o daemon.Order) (guests, error) {
 	if in.winrm, err = f.winrm.read(); err == nil {
 		in.channels, err = channelsOf(o.Guest.Channel, s.reverse != nil)
 	}
-	return guests{endpoint: s.endpoint, store: paper{o.Memory, s.records}, vcenter: s.options.URL.Host, book: s.book, reach: in, now: time.Now}, err
+	return guests{endpoint: s.endpoint, store: paper{o.Memory, s.records}, vcenter: s.options.URL.Host, book: s.book, reach: in, now: time.Now, epoch: o.Epoch}, err
 }
 
 // Remove implements daemon.VCenter.
@@ -323,12 +323,16 @@ func (s *session) Remove(ctx context.Context, owned func() error, instanceUUID, 
 }
 
 // Preflight implements daemon.VCenter.
-func (s *session) Preflight(ctx context.Context, instanceUUID string) ([]inventory.Check, error) {
-	vm, err := s.endpoint.Find(ctx, instanceUUID)
+func (s *session) Preflight(ctx context.Context, o daemon.Order) ([]inventory.Check, error) {
+	vm, err := s.endpoint.Find(ctx, o.Plan.VM)
 	if err != nil {
 		return nil, err
 	}
-	return s.endpoint.Preflight(ctx, vm)
+	ways, err := s.ways(o)
+	if err != nil {
+		return nil, err
+	}
+	return ways.Preflight(ctx, vm)
 }
 
 // quiet finds a VM on whose snapshots no task works: a removal would stand in the way of a snapshot that is being made.

@@ -109,7 +109,7 @@ func (c *cli) arrive(ctx context.Context, f visitFlags, args []string) (v visit,
 	if v.endpoint, err = connect(ctx, options, v.store); err != nil {
 		return v, interrupted(ctx, err)
 	}
-	v.guests = guests{v.endpoint, v.store, v.vcenter, v.account, payloads, book, reach, c.now}
+	v.guests = guests{v.endpoint, v.store, v.vcenter, v.account, payloads, book, reach, c.now, drawn(v.store)}
 	return v, nil
 }
 

@@ -18,7 +18,8 @@ import (
 
 // Limits of a recovery, each of its own step.
 const (
-	clearLimit = 90 * time.Second
+	clearLimit     = 90 * time.Second
+	uninstallLimit = 3 * time.Minute // a road, and two services that wait 30 s each
 	// taskPause is between two looks: at tasks that have not ended, and at a VM without the snapshot.
 	taskPause = time.Second
 )
@@ -28,7 +29,12 @@ type Cleaner interface {
 	// Clear ends the agent of the folder, has it thaw what is still held when it may have been started, and removes the
 	// folder. What is gone is cleared.
 	Clear(ctx context.Context, vm inventory.VM, folder string, started bool) error
+	// Uninstall undoes an installation of the folder's agent that was cut off, and puts the agent back that is enrolled.
+	Uninstall(ctx context.Context, vm inventory.VM, folder string) error
 }
+
+// ErrStays is a Cleaner's for the folder of the enrolled agent: it was left on purpose.
+var ErrStays = errors.New("the folder is that of the enrolled agent")
 
 // Recoverer finishes what killed runs left.
 type Recoverer struct {
@@ -71,7 +77,7 @@ const (
 	Active    State = "active"
 	Forgotten State = "forgotten"
 	Elsewhere State = "elsewhere"
-	// Kept is a snapshot that a run left on purpose.
+	// Kept is a snapshot, or the folder of an installed agent, that was left on purpose.
 	Kept State = "kept"
 )
 
@@ -200,11 +206,11 @@ func (r Recoverer) one(ctx context.Context, uuid string, known []statefile.Inten
 		}
 		return things
 	}
-	p := patient{Recoverer: r, intents: intents, cleared: map[string]error{}}
+	p := patient{Recoverer: r, intents: intents, cleared: map[string]error{}, uninstalled: map[string]error{}}
 	if slices.ContainsFunc(intents, r.here) {
 		p.vm, p.lost = r.find(ctx, uuid)
 	}
-	for _, kind := range []statefile.Kind{statefile.Folder, statefile.Process, statefile.Snapshot, statefile.KeptSnapshot} {
+	for _, kind := range []statefile.Kind{statefile.Installed, statefile.Folder, statefile.Process, statefile.Snapshot, statefile.KeptSnapshot} {
 		for n := range things {
 			if things[n].Kind == kind {
 				p.finish(ctx, &things[n], intents[n])
@@ -240,6 +246,8 @@ type patient struct {
 	lost error
 	// cleared is what became of each folder: it has two intents.
 	cleared map[string]error
+	// uninstalled is what became of the folders whose agents were being installed.
+	uninstalled map[string]error
 }
 
 // finish takes one thing away and strikes it out.
@@ -267,7 +275,9 @@ func (p patient) finish(ctx context.Context, t *Thing, i statefile.Intent) {
 			err = p.snapshot(ctx, p.vm, i)
 		}
 	default:
-		err = p.agent(ctx, i.Subject)
+		if err = p.agent(ctx, i); errors.Is(err, ErrStays) {
+			err, state = nil, Kept
+		}
 	}
 	if err == nil {
 		err = p.Memory.Settle(context.WithoutCancel(ctx), i)
@@ -297,10 +307,20 @@ func (r Recoverer) unmove(ctx context.Context, i statefile.Intent) error {
 	return r.EndMover(ctx, i.Run)
 }
 
-// agent clears the guest of one folder and of the agent in it.
-func (p patient) agent(ctx context.Context, folder string) error {
+// agent clears the guest of one folder and of the agent in it, or takes out an agent that was being installed.
+func (p patient) agent(ctx context.Context, i statefile.Intent) error {
+	folder := i.Subject
 	if p.vm.PowerState != "poweredOn" {
 		return &Refusal{"SF2112", fmt.Errorf("the VM is %s: nothing is held, but the folder can only be removed when it runs", p.vm.PowerState)}
+	}
+	if i.Kind == statefile.Installed {
+		ctx, cancel := context.WithTimeout(ctx, uninstallLimit)
+		defer cancel()
+		p.uninstalled[folder] = p.Guests.Uninstall(ctx, p.vm, folder)
+		return p.uninstalled[folder]
+	}
+	if err := p.uninstalled[folder]; err != nil { // its program serves, or has to take itself out first
+		return err
 	}
 	if err, done := p.cleared[folder]; done {
 		return err

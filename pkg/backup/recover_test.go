@@ -26,7 +26,14 @@ func (c *cleared) Clear(_ context.Context, _ inventory.VM, _ string, started boo
 	return c.h.call("clear")
 }
 
+func (c *cleared) Uninstall(context.Context, inventory.VM, string) error { return c.h.call("uninstall") }
+
 func TestRecover(t *testing.T) {
+	installing := func(n *notebook) {
+		i := n.open[0]
+		i.Kind = statefile.Installed
+		n.open = append(n.open, i)
+	}
 	const name = "stillframe-r-7"
 	all := []string{"gone", "gone", "gone"}
 	for title, c := range map[string]struct {
@@ -57,6 +64,27 @@ func TestRecover(t *testing.T) {
 			[]string{"open", "open", "gone"},
 			"SF3601",
 			[]string{"find", "clear", "tasks", "look", "remove"},
+		},
+		"an installation was cut off": {
+			func(_ *hypervisor, n *notebook, _ *Recoverer) { installing(n) },
+			[]string{"gone", "gone", "gone", "gone"}, "",
+			[]string{"find", "uninstall", "clear", "tasks", "look", "remove"},
+		},
+		"an installation cannot be undone": {
+			func(h *hypervisor, n *notebook, _ *Recoverer) {
+				installing(n)
+				h.fail["uninstall"] = codedError{code: "SF3204"}
+			},
+			[]string{"open", "open", "gone", "open"}, "SF3204",
+			[]string{"find", "uninstall", "tasks", "look", "remove"},
+		},
+		"an installation was over": {
+			func(h *hypervisor, n *notebook, _ *Recoverer) {
+				installing(n)
+				h.fail["uninstall"] = ErrStays
+			},
+			[]string{"kept", "kept", "gone", "kept"}, "",
+			[]string{"find", "uninstall", "tasks", "look", "remove"},
 		},
 		"powered off": {
 			func(h *hypervisor, _ *notebook, _ *Recoverer) { h.vm.PowerState = "poweredOff" },

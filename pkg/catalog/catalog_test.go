@@ -201,6 +201,9 @@ func (w *world) testStates(t *testing.T) {
 	if err := w.AddEvents(ctx, f, events[:1]); err != nil {
 		t.Error(err)
 	}
+	if epoch, err := w.Epoch(ctx, f); err != nil || int64(epoch) <= f.Epoch {
+		t.Errorf("Epoch = %d, %v, want one above the run's %d", epoch, err, f.Epoch)
+	}
 	later := w.now.Add(10 * time.Minute)
 	r, err := w.Again(ctx, f, catalog.Retry{NotBefore: later, Priority: 2, Cause: "freeze_slow", Code: "SF4001"})
 	if err != nil || r.State != catalog.Queued || r.Attempt != 2 || r.Epoch <= f.Epoch || !r.NextAttempt.Equal(later) || r.Priority != 2 {
@@ -209,6 +212,7 @@ func (w *world) testStates(t *testing.T) {
 	// Everything that the old epoch still has to say is lost, and nothing of it is written.
 	for name, write := range map[string]func() error{
 		"Start":      func() error { _, err := w.Start(ctx, f); return err },
+		"Epoch":      func() error { _, err := w.Epoch(ctx, f); return err },
 		"Advance":    func() error { return w.Advance(ctx, f, "x") },
 		"Compensate": func() error { _, err := w.Compensate(ctx, f); return err },
 		"Again":      func() error { _, err := w.Again(ctx, f, catalog.Retry{}); return err },

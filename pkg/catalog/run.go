@@ -255,6 +255,18 @@ func (c *Catalog) Start(ctx context.Context, f journal.Fence) (Run, error) {
 	return c.change(ctx, "start a run", f, "('queued')", "state = 'running', started_at = CASE WHEN started_at = 0 THEN $3 ELSE started_at END", c.millis())
 }
 
+// Epoch draws another epoch for a run that is still the fence's. The run keeps its own.
+func (c *Catalog) Epoch(ctx context.Context, f journal.Fence) (uint64, error) {
+	var epoch int64
+	err := c.store.Update(ctx, "draw an epoch", func(tx store.Tx) (err error) {
+		if err = f.Held(ctx, tx); err == nil {
+			epoch, err = tx.Epoch(ctx)
+		}
+		return err
+	})
+	return uint64(epoch), err
+}
+
 // Advance says which phase a running or compensating run has begun.
 func (c *Catalog) Advance(ctx context.Context, f journal.Fence, phase string) error {
 	_, err := c.change(ctx, "write down the phase of a run", f, "('running', 'compensating')", "phase = $3", phase)

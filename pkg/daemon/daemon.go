@@ -40,6 +40,8 @@ type Order struct {
 	Forget bool
 	// Memory is the run's own view of what lasts.
 	Memory backup.Memory
+	// Epoch draws the number that the guest's agent is told; nil where none is spoken with.
+	Epoch func(context.Context) (uint64, error)
 	// Sessions is the run's own view of the ledger of sessions with writers; nil for an undo.
 	Sessions backup.Sessions
 }
@@ -57,8 +59,8 @@ type VCenter interface {
 	// Consolidate merges the disks of the VM with this instance UUID, under the same condition. An error says why they still
 	// need it.
 	Consolidate(ctx context.Context, owned func() error, instanceUUID string) error
-	// Preflight looks at what would keep a window of the VM with this instance UUID from its start, and changes nothing.
-	Preflight(ctx context.Context, instanceUUID string) ([]inventory.Check, error)
+	// Preflight looks at what would keep a window of the order's VM from its start, and changes nothing.
+	Preflight(ctx context.Context, o Order) ([]inventory.Check, error)
 	// Undo takes away what is open of one VM.
 	Undo(ctx context.Context, o Order, intents []statefile.Intent) (backup.Recovery, error)
 }
@@ -262,11 +264,16 @@ func (d *Daemon) Drain(ctx context.Context) error {
 
 // Preflight asks the VM's vCenter what would keep a window from its start.
 func (d *Daemon) Preflight(ctx context.Context, vm catalog.VM) ([]inventory.Check, error) {
-	v, err := d.VCenters.VCenter(ctx, d.Config(), vm.VCenter)
+	c := d.Config()
+	v, err := d.VCenters.VCenter(ctx, c, vm.VCenter)
 	if err != nil {
 		return nil, err
 	}
-	return v.Preflight(ctx, vm.InstanceUUID)
+	o := Order{Plan: backup.Plan{VM: vm.InstanceUUID}}
+	if o.Guest, o.Address, err = d.guest(ctx, c, vm); err != nil {
+		return nil, err
+	}
+	return v.Preflight(ctx, o)
 }
 
 // look fires what is due, once a second.

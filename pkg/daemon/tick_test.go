@@ -62,7 +62,7 @@ func (p played) Remove(context.Context, func() error, string, string) (bool, err
 	return false, nil
 }
 func (p played) Consolidate(context.Context, func() error, string) error { return nil }
-func (p played) Preflight(context.Context, string) ([]inventory.Check, error) {
+func (p played) Preflight(context.Context, Order) ([]inventory.Check, error) {
 	return nil, nil
 }
 

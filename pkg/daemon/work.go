@@ -198,6 +198,7 @@ func (d *Daemon) do(ctx context.Context, a attempt, f journal.Fence) (backup.Res
 	o := Order{
 		Plan: plan(c, a), Job: a.job.Name, Keep: a.job.Mover.KeepSnapshot.Duration, Memory: newMemory(d.Catalog.Memory(f)),
 		Owned: d.owned(ctx, a.run.VCenter), Sessions: sessions{d, f},
+		Epoch: func(ctx context.Context) (uint64, error) { return d.Catalog.Epoch(ctx, f) },
 	}
 	if o.Guest, o.Address, err = d.guest(ctx, c, a.vm); err != nil {
 		return fail(err)

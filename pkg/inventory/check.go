@@ -34,6 +34,13 @@ func (s *CheckStatus) UnmarshalText(text []byte) error {
 // CheckRunningTask is the ID of the one check that may pass by waiting: another task runs on the VM.
 const CheckRunningTask = "running_task"
 
+// CheckGuestOperations and CheckGuestPrivileges are the IDs of the checks that only concern guest operations: another road into the
+// guest does without them.
+const (
+	CheckGuestOperations = "guest_operations"
+	CheckGuestPrivileges = "guest_privileges"
+)
+
 // Gates are the IDs of the checks on load, which never fail: what they find passes, so that a run may warn and go on, or
 // wait for a better hour.
 func Gates() []string {

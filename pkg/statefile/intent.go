@@ -20,6 +20,9 @@ const (
 	Folder Kind = "agent_folder"
 	// Process is the agent's process, which may hold the guest; the subject is the path of its folder.
 	Process Kind = "agent_process"
+	// Installed is the agent of the folder as an installed one, of which it is not known yet whether it stays; the subject is the
+	// path of its folder.
+	Installed Kind = "agent_installed"
 )
 
 // Intent is one thing that a run was about to make outside. It is open until the thing is proved to be gone.

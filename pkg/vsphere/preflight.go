@@ -39,7 +39,7 @@ func table() []row {
 		{"power", "the VM is powered on", "SF2112", judgePower},
 		{"question", "the VM does not wait for an answer", "SF2208", judgeQuestion},
 		{"tools", "VMware Tools run and are not too old", "SF2125", judgeTools},
-		{"guest_operations", "guest operations are ready", "SF3601", judgeGuestOperations},
+		{inventory.CheckGuestOperations, "guest operations are ready", "SF3601", judgeGuestOperations},
 		{"guest_uptime", "the guest is up for at least 10 min", "SF4013", judgeUptime},
 		{"fault_tolerance", "fault tolerance is off", "SF2113", judgeFaultTolerance},
 		{"shared_bus", "no bus or disk is shared with another VM", "SF2115", judgeSharedBus},
@@ -59,6 +59,7 @@ func table() []row {
 		{"stun", "creating a snapshot stuns the VM for less than 2 s", "SF2135", judgeStun},
 		{"vcenter_host", "vCenter reaches the VM's host and comes back within 100 ms", "SF2134", judgeReach},
 		{"privileges", "the account has every privilege that a run needs", "SF2101", judgePrivileges},
+		{inventory.CheckGuestPrivileges, "the account may use guest operations", "SF2101", judgeGuestPrivileges},
 		{inventory.CheckRunningTask, "no task runs on the VM", "SF2120", judgeTask},
 	}
 }

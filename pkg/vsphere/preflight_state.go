@@ -3,6 +3,7 @@ package vsphere
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vmware/govmomi/vim25/types"
@@ -83,7 +84,7 @@ func judgeTools(v *view) finding {
 	}
 }
 
-// judgeGuestOperations fails where no agent can be brought in. A guest whose Tools run becomes ready within a minute of
+// judgeGuestOperations fails where guest operations bring no agent in. A guest whose Tools run becomes ready within a minute of
 // its boot, so that is a warning.
 func judgeGuestOperations(v *view) finding {
 	if !v.on() {
@@ -94,7 +95,7 @@ func judgeGuestOperations(v *view) finding {
 	case !v.has("guest.toolsRunningStatus"):
 		return unread("guest.toolsRunningStatus")
 	case !v.toolsRun():
-		return fail("VMware Tools do not run, they are the way into the guest")
+		return fail("VMware Tools do not run, guest operations need them")
 	case told && !ready:
 		return warn("VMware Tools run, guest operations are not ready yet")
 	}
@@ -135,12 +136,23 @@ func judgeFaultTolerance(v *view) finding {
 
 // judgePrivileges tells each missing privilege. Cryptographer.Access is the business of judgeEncryption.
 func judgePrivileges(v *view) finding {
+	return v.lacks(func(privilege string) bool {
+		return privilege != cryptographerAccess && !strings.HasPrefix(privilege, guestOperationsPrivileges)
+	})
+}
+
+func judgeGuestPrivileges(v *view) finding {
+	return v.lacks(func(privilege string) bool { return strings.HasPrefix(privilege, guestOperationsPrivileges) })
+}
+
+// lacks tells each missing privilege of those asked for.
+func (v *view) lacks(asked func(privilege string) bool) finding {
 	if !v.asked {
 		return unknown(v.why)
 	}
 	var evidence []string
 	for _, m := range v.missing {
-		if m.Privilege != cryptographerAccess {
+		if asked(m.Privilege) {
 			evidence = append(evidence, fmt.Sprintf("privilege %s is missing on %s", m.Privilege, m.Object))
 		}
 	}

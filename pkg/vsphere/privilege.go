@@ -21,6 +21,9 @@ type Feature struct {
 	onVM, onDatastore, onRoot []string
 }
 
+// guestOperationsPrivileges begins the privileges of guest operations.
+const guestOperationsPrivileges = "VirtualMachine.GuestOperations."
+
 // featureEncrypted is the feature that an encrypted VM turns into a needed one.
 const featureEncrypted = "encrypted VMs"
 
@@ -38,7 +41,7 @@ func Features() []Feature {
 			"System.Anonymous", "System.View", "System.Read", "VirtualMachine.State.CreateSnapshot", "VirtualMachine.State.RemoveSnapshot",
 		}},
 		{Name: "guest operations", Needed: true, onVM: []string{
-			"VirtualMachine.GuestOperations.Query", "VirtualMachine.GuestOperations.Modify", "VirtualMachine.GuestOperations.Execute",
+			guestOperationsPrivileges + "Query", guestOperationsPrivileges + "Modify", guestOperationsPrivileges + "Execute",
 		}},
 		{Name: featureEncrypted, onVM: []string{"Cryptographer.Access"}},
 		{Name: "changed blocks", onVM: []string{"VirtualMachine.Config.ChangeTracking", "VirtualMachine.Provisioning.DiskRandomRead"}},

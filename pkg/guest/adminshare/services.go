@@ -109,11 +109,7 @@ func (s *services) once(ctx context.Context, r guest.Remote, command string, arg
 	name := servicePrefix + r.Deployment + "-" + command
 	path := strings.Join(append([]string{quoted(r.Exe), "service", "-service", "--once", name, command}, args...), " ")
 	err = s.manage(ctx, func(m *svcctl.Manager) error {
-		old, err := find(m, name) // of one that was cut off
-		if err == nil && old != nil {
-			err = errors.Join(takeOut(old), old.Close())
-		}
-		if err != nil {
+		if err := former(ctx, m, r, command); err != nil {
 			return err
 		}
 		one, err := m.Create(name, name, path)
@@ -127,6 +123,28 @@ func (s *services) once(ctx context.Context, r guest.Remote, command string, arg
 		return errors.Join(err, takeOut(one), one.Close())
 	})
 	return exit, err
+}
+
+// former takes out services of commands that were cut off. An installation may still be at work in the guest, and is waited for
+// before the next one; a thaw waits for nothing.
+func former(ctx context.Context, m *svcctl.Manager, r guest.Remote, command string) error {
+	of := []string{command}
+	if command != "thaw" {
+		of = []string{"install", "uninstall"}
+	}
+	for _, one := range of {
+		old, err := find(m, servicePrefix+r.Deployment+"-"+one)
+		if err == nil && old != nil {
+			if command != "thaw" {
+				_, err = ended(ctx, old)
+			}
+			err = errors.Join(err, takeOut(old), old.Close())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ended waits for the end of a service that does one command, and gives the command's status.
