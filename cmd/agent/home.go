@@ -255,13 +255,16 @@ func (h *home) replace(name string, content []byte) error {
 	return replaceSecret(h.path(name), content)
 }
 
-// replaceSecret writes a draft that only administrators can read, and renames it.
-func replaceSecret(path string, content []byte) error {
+// replaceSecret makes content what a file holds that only administrators can read, durably and as a whole.
+func replaceSecret(path string, content []byte) error { return replaceBy(writeSecret, path, content) }
+
+// replaceBy has write make a draft beside the file, durably, and renames it.
+func replaceBy(write func(path string, content []byte) error, path string, content []byte) error {
 	draft := path + draftSuffix
 	if err := os.Remove(draft); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a writer that was killed
 		return err
 	}
-	if err := writeSecret(draft, content); err != nil {
+	if err := write(draft, content); err != nil {
 		return err
 	}
 	return rename(draft, path)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -47,8 +48,13 @@ func lockHome(dir string) (release func() error, err error) {
 }
 
 // writeSecret makes a file that nobody else can read, durably.
-func writeSecret(path string, content []byte) error {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func writeSecret(path string, content []byte) error { return writeNew(path, content, 0o600) }
+
+// writePublic makes a file that everybody can read, durably.
+func writePublic(path string, content []byte) error { return writeNew(path, content, 0o644) }
+
+func writeNew(path string, content []byte, mode fs.FileMode) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ type readyFile struct{ path string }
 
 // write makes the file with one line. fs.ErrExist: somebody has already answered there.
 func (r readyFile) write(line string) error {
-	draft := r.path + ".draft"
+	draft := r.path + draftSuffix
 	file, err := os.OpenFile(draft, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("write the ready file: %w", err)
@@ -33,12 +33,15 @@ func (r readyFile) write(line string) error {
 	return nil
 }
 
-// remove deletes the answer, if nobody has yet: a file that stays would allow a replay.
-func (r readyFile) remove() error {
-	if err := os.Remove(filepath.Clean(r.path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove the ready file: %w", err)
+// remove deletes the answer, if nobody has yet: a file that stays would allow a replay. The draft of one that was killed goes
+// too: it would keep everybody from answering.
+func (r readyFile) remove() (err error) {
+	for _, path := range []string{r.path, r.path + draftSuffix} {
+		if gone := os.Remove(filepath.Clean(path)); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
+			err = errors.Join(err, fmt.Errorf("remove the ready file: %w", gone))
+		}
 	}
-	return nil
+	return err
 }
 
 // readyLine says that the agent listens.

@@ -58,6 +58,8 @@ func unit(exe string, args []string) string {
 Description=Stillframe's agent: freezes this guest for a backup
 After=network.target local-fs.target
 ConditionPathExists=` + defaultHome + `/` + pinsFile + `
+# However often it fails, it is started again: another may have its port for a while.
+StartLimitIntervalSec=0
 
 [Service]
 Type=exec
@@ -129,7 +131,7 @@ func install(s settings, args []string) (line string, err error) {
 		return "", &agent.CodedError{Code: "SF3724", Err: fmt.Errorf(
 			"systemd does not run here: have your supervisor start \"%s serve\", and \"%s thaw\" after each end of it", exe, exe)}
 	}
-	if err := os.WriteFile(filepath.Join(d.units, unitName), []byte(unit(exe, withoutPeer(args))), 0o644); err != nil {
+	if err := replaceBy(writePublic, filepath.Join(d.units, unitName), []byte(unit(exe, withoutPeer(args)))); err != nil {
 		return "", fmt.Errorf("write the unit: %w", err)
 	}
 	if err := d.tell("daemon-reload"); err != nil {
@@ -185,8 +187,10 @@ func uninstall() error {
 			return err
 		}
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove the unit: %w", err)
+	for _, file := range []string{path, path + draftSuffix} {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove the unit: %w", err)
+		}
 	}
 	if err == nil && s.systemd.runs() {
 		if err := s.systemd.tell("daemon-reload"); err != nil {

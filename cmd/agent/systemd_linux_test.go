@@ -35,6 +35,9 @@ func TestUnitOfThePackages(t *testing.T) {
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Errorf("deploy has another unit than install writes, go test -update rewrites it (-install +deploy):\n%s", diff)
 	}
+	if head, _, _ := strings.Cut(want, "[Service]"); !strings.Contains(head, "\nStartLimitIntervalSec=0\n") {
+		t.Error("systemd would give up an agent that fails five times in 10 s, as it does while another has its port")
+	}
 	for _, private := range []string{"PrivateMounts", "PrivateTmp", "PrivateDevices", "ProtectSystem", "ProtectHome", "ReadOnlyPaths", "MountFlags", "ProtectKernel", "RuntimeDirectory"} {
 		if strings.Contains(want, private+"=") || strings.Contains(want, private+"T") {
 			t.Errorf("%s would give the agent mounts of its own, or take its list of frozen ones away", private)
@@ -95,6 +98,23 @@ disable)
 esac
 `
 
+// installWithoutRoom has install write nothing into the new unit, and demands that the one before stays.
+func (s *station) installWithoutRoom(unit string, args ...string) {
+	s.t.Helper()
+	before, err := os.ReadFile(unit)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	cut := exec.Command("sh", append([]string{"-c", `ulimit -f 0; exec "$0" install "$@"`, s.exe}, args...)...)
+	cut.Env = s.env
+	if out, err := cut.CombinedOutput(); err == nil {
+		s.t.Errorf("install says %q, although it has no room for its unit", out)
+	}
+	if after, err := os.ReadFile(unit); err != nil || string(after) != string(before) {
+		s.t.Errorf("install without room left the unit %q, %v, want the one before", after, err)
+	}
+}
+
 // TestInstall goes through the life of an installation, with a double in place of systemd.
 func TestInstall(t *testing.T) {
 	dir := t.TempDir()
@@ -138,6 +158,7 @@ func TestInstall(t *testing.T) {
 		t.Fatal(err)
 	}
 	part(t, s)
+	st.installWithoutRoom(filepath.Join(dir, "units", unitName), "--peer", pin.String(), "--port", "0")
 	again := ready("--port=0", "--peer="+pin.String()) // an update, told what the first installation was told
 	part(t, meet(t, peerOf(next, again)))
 	for range 2 {

@@ -46,7 +46,8 @@ type Options struct {
 	Start guest.Start
 	// Library is the SMB library that fitted last time; empty chooses.
 	Library Library
-	// Logon is called around each logon, so that a refused password is tried once; nil tries always.
+	// Logon is called around each logon, so that a refused password is tried once; nil tries always. At WinRM it is around the
+	// command as well, because WinRM may refuse the account no sooner than there.
 	Logon func(ctx context.Context, try func() error) error
 	// Ledger is told before anything is put into the guest and when it is gone; nil for none.
 	Ledger guest.Ledger
@@ -59,7 +60,7 @@ type Access struct {
 	o       Options
 	starter starter
 	present *session // nil when there is none
-	// admitted is true once the share has let the account in.
+	// admitted is true once the server of the share has let the account in, whether or not to ADMIN$.
 	admitted bool
 	// idle is the deployment of which for certain nothing was started; empty for none.
 	idle string
@@ -112,10 +113,12 @@ func (a *Access) session(ctx context.Context) (*session, error) {
 		a.present, err = open(ctx, a.o)
 		return err
 	})
+	var mount *mountError
+	a.admitted = a.admitted || err == nil || errors.As(err, &mount)
 	if err != nil {
 		return nil, err
 	}
-	a.o.Library, a.admitted = a.present.library, true
+	a.o.Library = a.present.library
 	return a.present, nil
 }
 

@@ -49,14 +49,21 @@ type commands struct {
 var _ starter = (*commands)(nil)
 
 // run runs one program in the guest, at the first address that takes a connection. ran is false where for certain it has not
-// begun.
+// begun. Only the reply to the first request says whether the account is let in, so that the logon takes in the program.
 func (c *commands) run(ctx context.Context, program string, args ...string) (out winrm.Output, ran bool, err error) {
 	var all error
 	for _, host := range c.o.Addresses {
-		client, err := c.dial(ctx, host)
-		if err == nil {
-			out, err := client.Run(ctx, program, args, nil)
-			return out, !errors.Is(err, winrm.ErrNotRun), errors.Join(err, client.Close())
+		var client *winrm.Client
+		err := c.o.Logon(ctx, func() (err error) {
+			if client, err = c.dial(ctx, host); err == nil {
+				out, err = client.Run(ctx, program, args, nil)
+				ran = !errors.Is(err, winrm.ErrNotRun)
+				err = errors.Join(err, client.Close())
+			}
+			return c.onlyHere(err)
+		})
+		if client != nil {
+			return out, ran, err
 		}
 		all = errors.Join(all, err)
 		if class := guest.ClassOf(guest.CodeOf(err)); class != guest.ClassUnreachable || ctx.Err() != nil {
@@ -66,16 +73,12 @@ func (c *commands) run(ctx context.Context, program string, args ...string) (out
 	return winrm.Output{}, false, all
 }
 
-func (c *commands) dial(ctx context.Context, host string) (client *winrm.Client, err error) {
+func (c *commands) dial(ctx context.Context, host string) (*winrm.Client, error) {
 	w, a := c.o.WinRM, c.o.Account
-	err = c.o.Logon(ctx, func() (err error) {
-		client, err = winrm.Open(ctx, winrm.Options{
-			Address: net.JoinHostPort(host, strconv.Itoa(int(w.Port()))), TLS: w.HTTPS, Roots: w.Roots, Pin: w.Pin,
-			Domain: a.Domain, User: a.User, Password: a.Password,
-		})
-		return c.onlyHere(err)
+	return winrm.Open(ctx, winrm.Options{
+		Address: net.JoinHostPort(host, strconv.Itoa(int(w.Port()))), TLS: w.HTTPS, Roots: w.Roots, Pin: w.Pin,
+		Domain: a.Domain, User: a.User, Password: a.Password,
 	})
-	return client, err
 }
 
 // onlyHere reads a refused logon: WinRM says the same of a wrong password and of an account that may not use it (401). Where the
