@@ -69,9 +69,9 @@ agent-packages: agent .tools/nfpm ## the deb and the rpm of the persistent agent
 build/lab/stillframe-agent.exe:
 	ldflags='$(UNPREEMPTED)'; GOOS=windows GOARCH=amd64 $(GOBUILD) -tags lab -o $@ ./cmd/agent
 
-test: .tools/nfpm ## every test, with the race detector; as root on Debian nothing is skipped
+test: .tools/nfpm ## 200,000 windows, then every test with the race detector; as root on Debian nothing is skipped
 	scripts/deps test
-	@$(MAKE) --no-print-directory build winelab
+	@$(MAKE) --no-print-directory build winelab sim
 	scripts/test
 
 test-scaleout: ## two daemons on one PostgreSQL: one is killed, stopped, ended; leaves build/scaleout.json

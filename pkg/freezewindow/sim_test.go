@@ -21,7 +21,7 @@ var simFlags = struct {
 	seed            *uint64
 	out, mutantsOut *string
 }{
-	n:          flag.Int("sim.n", 0, "windows to simulate; 0 means 100000, or 20000 with -short"),
+	n:          flag.Int("sim.n", 20_000, "windows to simulate"),
 	seed:       flag.Uint64("sim.seed", 1, "seed of the first window"),
 	out:        flag.String("sim.out", "", "file for the result as JSON"),
 	mutantsOut: flag.String("sim.mutants-out", "", "file for the planted bugs caught, as JSON"),
@@ -203,12 +203,6 @@ func explainWorld(system system, seed uint64) (text string, failed bool) {
 // TestSim runs seeded windows against every invariant.
 func TestSim(t *testing.T) {
 	n := *simFlags.n
-	if n == 0 {
-		n = 100_000
-		if testing.Short() {
-			n = 20_000
-		}
-	}
 	all := runSeeds(*simFlags.seed, n, runtime.GOMAXPROCS(0))
 	if all.fell > 0 {
 		t.Errorf("%d invariants broken in %d windows, first by:\n%s", all.fell, all.windows, explain(all.firstBad))
