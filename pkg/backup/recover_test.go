@@ -26,7 +26,9 @@ func (c *cleared) Clear(_ context.Context, _ inventory.VM, _ string, started boo
 	return c.h.call("clear")
 }
 
-func (c *cleared) Uninstall(context.Context, inventory.VM, string) error { return c.h.call("uninstall") }
+func (c *cleared) Uninstall(context.Context, inventory.VM, string) error {
+	return c.h.call("uninstall")
+}
 
 func TestRecover(t *testing.T) {
 	installing := func(n *notebook) {
@@ -67,7 +69,8 @@ func TestRecover(t *testing.T) {
 		},
 		"an installation was cut off": {
 			func(_ *hypervisor, n *notebook, _ *Recoverer) { installing(n) },
-			[]string{"gone", "gone", "gone", "gone"}, "",
+			[]string{"gone", "gone", "gone", "gone"},
+			"",
 			[]string{"find", "uninstall", "clear", "tasks", "look", "remove"},
 		},
 		"an installation cannot be undone": {
@@ -75,7 +78,8 @@ func TestRecover(t *testing.T) {
 				installing(n)
 				h.fail["uninstall"] = codedError{code: "SF3204"}
 			},
-			[]string{"open", "open", "gone", "open"}, "SF3204",
+			[]string{"open", "open", "gone", "open"},
+			"SF3204",
 			[]string{"find", "uninstall", "tasks", "look", "remove"},
 		},
 		"an installation was over": {
@@ -83,7 +87,8 @@ func TestRecover(t *testing.T) {
 				installing(n)
 				h.fail["uninstall"] = ErrStays
 			},
-			[]string{"kept", "kept", "gone", "kept"}, "",
+			[]string{"kept", "kept", "gone", "kept"},
+			"",
 			[]string{"find", "uninstall", "tasks", "look", "remove"},
 		},
 		"powered off": {
