@@ -71,7 +71,7 @@ build/lab/stillframe-agent.exe:
 
 test: .tools/nfpm ## 200,000 windows, then every test with the race detector; as root on Debian nothing is skipped
 	scripts/deps test
-	@$(MAKE) --no-print-directory build winelab sim
+	@$(MAKE) --no-print-directory -j3 build winelab sim
 	scripts/test
 
 test-scaleout: ## two daemons on one PostgreSQL: one is killed, stopped, ended; leaves build/scaleout.json

@@ -98,8 +98,8 @@ var always = []string{ //nolint:gochecknoglobals // a table
 	"vsphere.CreateSnapshotEx_Task.", "vsphere.RemoveSnapshot_Task.", "vsphere.StartProgramInGuest.", "store.end-a-run.",
 }
 
-// elsewhere are points of agent's words that no pushed agent is told: certificates are renewed with those that stay.
-var elsewhere = []string{"agent.PIN.", "agent.answer.PIN."} //nolint:gochecknoglobals // a table
+// elsewhere are points of agents that stay, and of no pushed one: their certificates are renewed, and they are installed.
+var elsewhere = []string{"agent.PIN.", "agent.answer.PIN.", "journal.intend.agent_installed.", "journal.settle.agent_installed."} //nolint:gochecknoglobals // a table
 
 // byClock are points to which the clock leads, and no run: a slow one passes them, the next one does not.
 var byClock = []string{"store.look-for-lost-deliveries."} //nolint:gochecknoglobals // a table
