@@ -66,8 +66,7 @@ func (w *windows) packaged(own identityOf) {
 // msiexec runs Windows Installer without a question.
 func (w *windows) msiexec(args ...string) {
 	w.t.Helper()
-	// By start.exe: started by its path, Wine's msiexec fails with ERROR_FUNCTION_FAILED.
-	cmd := w.Command(w.t.Context(), "start", append([]string{"/exec", "msiexec"}, append(args, "/qn", "/l*v", `C:\msi.log`)...)...)
+	cmd := w.Command(w.t.Context(), "msiexec", append(args, "/qn", "/l*v", `C:\msi.log`)...)
 	cmd.Env = append(cmd.Env, w.command().Env...)
 	if err := cmd.Run(); err != nil {
 		text, readErr := os.ReadFile(w.Path(`C:\msi.log`))

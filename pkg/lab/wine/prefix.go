@@ -29,7 +29,6 @@ const (
 	closeLimit = 30 * time.Second
 	// answerLimit is how long a program's output may go on after its end: a child of its may still have it.
 	answerLimit = 5 * time.Second
-	system32    = `C:\windows\system32\`
 	// labFolder is where config, trace and event log of the fakes are.
 	labFolder = `C:\lab`
 )
@@ -113,7 +112,7 @@ func (p *Prefix) addDrive(letter string) error {
 func (p *Prefix) start(ctx context.Context) error {
 	for _, cmd := range []*exec.Cmd{
 		p.tool(ctx, server, "-p"+strconv.Itoa(lingerSeconds)),
-		p.tool(ctx, loader, system32+"cmd.exe", "/c", "exit 0"),
+		p.tool(ctx, loader, "cmd", "/c", "exit 0"),
 	} {
 		if err := cmd.Run(); err != nil {
 			return fmt.Errorf("run %v: %w", cmd.Args, err)
@@ -142,9 +141,6 @@ func environment(dir string) []string {
 // Command is a Windows program, by its Windows path or the name of one in system32. Its context kills only the program, as
 // a crash would. Where its output is a pipe, whoever it starts may hold that open.
 func (p *Prefix) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
-	if !strings.Contains(program, `\`) { // Wine finds a bare name by start.exe: another program, and another that can fail
-		program = system32 + strings.TrimSuffix(program, ".exe") + ".exe"
-	}
 	cmd := p.tool(ctx, loader, append([]string{program}, args...)...)
 	cmd.Dir = p.Path(`C:\`)
 	cmd.WaitDelay = answerLimit

@@ -33,7 +33,7 @@ func ProbeWine(ctx context.Context) (err error) {
 		return err
 	}
 	for range startTries {
-		err = p.tool(ctx, loader, system32+"cmd.exe", "/c", "exit 7").Run()
+		err = p.tool(ctx, loader, "cmd", "/c", "exit 7").Run()
 		if exit := new(exec.ExitError); errors.As(err, &exit) && exit.ExitCode() == 7 {
 			return nil
 		}
