@@ -115,7 +115,7 @@ func wineCycle(t *testing.T, w world, m *client.Manager) {
 		file := remoteDir + `\ready-` + deployment
 		path := `"` + remoteExe + `" service -service --peer ` + strings.Repeat("ab", 32) + ` --deployment ` + deployment + ` --port 0 --ready-file C:\windows\` + file
 		begin := time.Now()
-		s, err := m.Create("Stillframe-"+deployment, "Stillframe agent", path)
+		s, err := m.Create("Stillframe-"+deployment, "Stillframe-"+deployment, path)
 		if err != nil {
 			t.Fatal(err)
 		}
