@@ -207,11 +207,14 @@ func (w *way) bootstrap(peer protocol.Fingerprint, port uint16) guest.Bootstrap 
 	return b
 }
 
-// reinstall puts the enrolled agent back, as it was: it knows us by the certificate that it was told last.
-func (w *way) reinstall(ctx context.Context, by guest.Installer, deployment string) error {
+// putBack undoes an installation by r: the enrolled agent is there as it was, knowing us by the certificate that it was told last, or none.
+func (w *way) putBack(ctx context.Context, by guest.Installer, r guest.Remote) error {
+	if w.agent.Exe == "" {
+		return by.Uninstall(ctx, r)
+	}
 	peer, err := protocol.ParseFingerprint(w.agent.Own)
 	if err == nil {
-		_, err = by.Install(ctx, guest.Remote{Deployment: deployment, Exe: w.agent.Exe}, w.bootstrap(peer, w.agent.Port))
+		_, err = by.Install(ctx, guest.Remote{Deployment: r.Deployment, Exe: w.agent.Exe}, w.bootstrap(peer, w.agent.Port))
 	}
 	if err != nil {
 		return fmt.Errorf("put the older agent back: %w", err)
@@ -224,15 +227,9 @@ func (v visit) takeBack(ctx context.Context, by guest.Installer, r guest.Remote,
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), installLimit)
 	defer cancel()
 	if touched {
-		var err error
-		if old.Exe != "" {
-			w := v.guests.way(v.vm, nil)
-			w.agent = old
-			err = w.reinstall(ctx, by, r.Deployment)
-		} else {
-			err = by.Uninstall(ctx, r)
-		}
-		if err != nil {
+		w := v.guests.way(v.vm, nil)
+		w.agent = old
+		if err := w.putBack(ctx, by, r); err != nil {
 			return err
 		}
 	}

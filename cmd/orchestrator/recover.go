@@ -206,15 +206,11 @@ func (g cleaner) Clear(ctx context.Context, vm inventory.VM, folder string, star
 
 func (g cleaner) Uninstall(ctx context.Context, vm inventory.VM, folder string) error {
 	return g.each(ctx, vm, folder, func(w *way, c guest.Candidate) error {
-		to, ok := c.Access.(guest.Installer)
+		by, ok := c.Access.(guest.Installer)
 		if !ok {
-			return nil
+			return fmt.Errorf("%s takes no installation out", c.Way)
 		}
-		r := remoteOf(vm.System(), folder)
-		if !w.enrolled {
-			return to.Uninstall(ctx, r)
-		}
-		return w.reinstall(ctx, to, r.Deployment)
+		return w.putBack(ctx, by, remoteOf(vm.System(), folder))
 	})
 }
 
@@ -229,13 +225,14 @@ func (g cleaner) each(ctx context.Context, vm inventory.VM, folder string, do fu
 	if err := w.recall(ctx); err != nil {
 		return err
 	}
-	if w.enrolled && folderOf(w.agent.Exe) == folder {
+	if folderOf(w.agent.Exe) == folder {
 		return backup.ErrStays
 	}
+	w.enrolled = false // an agent that stays clears no folder, and where it was the only way that is not denied nothing would be tried
 	var all error
 	for _, c := range w.candidates(ctx, guest.PolicyAuto) {
-		if c.Access == nil || c.Way.Road == guest.RoadPersistent {
-			continue // there is no folder of a run's
+		if c.Access == nil {
+			continue
 		}
 		err := do(w, c)
 		if err == nil {

@@ -104,7 +104,7 @@ func TestEstate(t *testing.T) {
 	}
 }
 
-// TestEstateCalls counts what 1,000 VMs in 40 folders cost: nothing depends on how many VMs there are.
+// TestEstateCalls counts what 250 VMs in 40 folders cost: nothing depends on how many VMs there are.
 func TestEstateCalls(t *testing.T) {
 	const n = 250
 	o := vcenter.Options{Clusters: 4, Hosts: 4}
